@@ -1,0 +1,123 @@
+//! The configuration, checked and complete: what the server runs with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Everything the server needs to know to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Addresses for plain MQTT over TCP.
+    pub listen: Vec<SocketAddr>,
+    /// How many reactors; 1 to [`crate::limits::MAX_REACTORS`].
+    pub reactors: usize,
+    /// Pin reactor `i` to the `i`-th core this process may use, modulo their number.
+    pub pin: bool,
+    /// Where the server keeps what must outlive it; created and locked at start.
+    pub data_dir: PathBuf,
+    /// Connections the server holds at most, over all reactors.
+    pub max_connections: u32,
+    /// Seconds between SIGTERM and the end, at most.
+    pub drain_timeout: u32,
+    /// What is logged and how.
+    pub log: Log,
+    /// The protocol's limits and policies.
+    pub mqtt: Mqtt,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// The least severe level that is written.
+    pub level: tracing::Level,
+    /// One line for each connection that opens or closes.
+    pub connections: bool,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What happens to a QoS 1 or 2 message when the queue of an offline session is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueFull {
+    /// The oldest queued message makes room; counted and logged.
+    DropOldest,
+    /// The new message is not queued; its publisher is told with 0x97 (MQTT 5), or its connection is closed without an ack (MQTT 3).
+    Refuse,
+}
+
+/// The protocol's limits and policies. Bytes, seconds and counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Largest packet a client may send, fixed header included.
+    pub max_packet_size: u32,
+    /// Largest CONNECT; caps what an unauthenticated peer can make the server keep.
+    pub max_connect_size: u32,
+    /// Seconds from accept to a whole CONNECT.
+    pub connect_timeout: u32,
+    /// Unacknowledged QoS 1 and 2 messages that one client may have sent us (Receive Maximum, MQTT 5 section 3.2.2.3.3).
+    pub receive_maximum: u16,
+    /// Unacknowledged QoS 1 and 2 messages that we send one client at most; its own Receive Maximum lowers it.
+    pub max_inflight: u16,
+    /// Topic aliases that a client may set (section 3.2.2.3.8), and that we set towards a client that allows them.
+    pub topic_alias_maximum: u16,
+    /// Keep alive that is imposed on clients that ask for more, or for none (section 3.2.2.3.14); 0: theirs is taken as it is.
+    pub server_keep_alive: u16,
+    /// Longest session expiry in seconds; also the expiry of MQTT 3 sessions with clean session 0.
+    pub max_session_expiry: u32,
+    /// Sessions at most, connected or not.
+    pub max_sessions: u32,
+    /// Messages a session's queue holds at most.
+    pub queue_messages: u32,
+    /// Bytes a session's queue holds at most.
+    pub queue_bytes: u32,
+    /// What happens when an offline session's queue is full.
+    pub queue_full: QueueFull,
+    /// Bytes of unwritten packets a connection may have waiting.
+    pub write_backlog: u32,
+    /// Seconds a connection may have unwritten bytes waiting without taking any of them.
+    pub write_timeout: u32,
+    /// Subscriptions a client may have.
+    pub max_subscriptions: u32,
+    /// Levels of a topic name or filter.
+    pub max_topic_levels: u16,
+    /// Retained messages at most, over all reactors.
+    pub max_retained: u32,
+    /// Bytes of all retained messages at most, over all reactors.
+    pub max_retained_bytes: u64,
+    /// Seconds between two rounds of `$SYS` messages; 0: none.
+    pub sys_interval: u32,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
+            max_packet_size: 1 << 20,
+            max_connect_size: 64 << 10,
+            connect_timeout: 8,
+            receive_maximum: 64,
+            max_inflight: 32,
+            topic_alias_maximum: 16,
+            server_keep_alive: 0,
+            max_session_expiry: 7 * 24 * 3600,
+            max_sessions: 2_000_000,
+            queue_messages: 1000,
+            queue_bytes: 1 << 20,
+            queue_full: QueueFull::DropOldest,
+            write_backlog: 256 << 10,
+            write_timeout: 30,
+            max_subscriptions: 1000,
+            max_topic_levels: 64,
+            max_retained: 1_000_000,
+            max_retained_bytes: 1 << 30,
+            sys_interval: 10,
+        }
+    }
+}

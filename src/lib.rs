@@ -1,0 +1,6 @@
+//! Stillwire: an MQTT push server that holds millions of connections on one Linux server.
+
+pub mod clock;
+pub mod config;
+pub mod ids;
+pub mod limits;
