@@ -2,5 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod ids;
 pub mod limits;
+pub mod wheel;
