@@ -50,7 +50,7 @@ impl<'a> Ack<'a> {
                     ack.reason_string = Some(text);
                     Ok(())
                 }
-                Property::UserProperty(..) => Ok(()),
+                Property::User(..) => Ok(()),
                 other => Err(other.misplaced()),
             })?;
             ack.user_properties = block.user_properties();

@@ -41,7 +41,7 @@ impl<'a> Auth<'a> {
                 Property::AuthenticationMethod(method) => auth.authentication_method = Some(method),
                 Property::AuthenticationData(data) => auth.authentication_data = Some(data),
                 Property::ReasonString(text) => auth.reason_string = Some(text),
-                Property::UserProperty(..) => {}
+                Property::User(..) => {}
                 other => return Err(other.misplaced()),
             }
             Ok(())

@@ -7,6 +7,7 @@ use super::{Qos, ReasonCode, UserProperties, Version, WireError};
 
 /// The server's answer to CONNECT. Before MQTT 5 it is session present and the reason, as the return code that comes closest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the standard has as many")]
 pub struct Connack<'a> {
     /// The server has kept a session for this client.
     pub session_present: bool,
@@ -120,17 +121,17 @@ impl<'a> Connack<'a> {
                         Qos::AtLeastOnce
                     } else {
                         Qos::AtMostOnce
-                    })
+                    });
                 }
                 Property::RetainAvailable(available) => self.retain_available = available,
                 Property::MaximumPacketSize(size) => self.maximum_packet_size = Some(size),
                 Property::AssignedClientId(id) => self.assigned_client_id = Some(id),
                 Property::TopicAliasMaximum(maximum) => self.topic_alias_maximum = maximum,
                 Property::ReasonString(text) => self.reason_string = Some(text),
-                Property::UserProperty(..) => {}
+                Property::User(..) => {}
                 Property::WildcardAvailable(available) => self.wildcard_available = available,
                 Property::SubscriptionIdsAvailable(available) => {
-                    self.subscription_ids_available = available
+                    self.subscription_ids_available = available;
                 }
                 Property::SharedAvailable(available) => self.shared_available = available,
                 Property::ServerKeepAlive(secs) => self.server_keep_alive = Some(secs),

@@ -129,14 +129,14 @@ impl<'a> Connect<'a> {
                 Property::MaximumPacketSize(size) => self.maximum_packet_size = Some(size),
                 Property::TopicAliasMaximum(maximum) => self.topic_alias_maximum = maximum,
                 Property::RequestResponseInformation(wanted) => {
-                    self.request_response_information = wanted
+                    self.request_response_information = wanted;
                 }
                 Property::RequestProblemInformation(wanted) => {
-                    self.request_problem_information = wanted
+                    self.request_problem_information = wanted;
                 }
                 Property::AuthenticationMethod(method) => self.authentication_method = Some(method),
                 Property::AuthenticationData(data) => self.authentication_data = Some(data),
-                Property::UserProperty(..) => {}
+                Property::User(..) => {}
                 other => return Err(other.misplaced()),
             }
             Ok(())
@@ -239,7 +239,7 @@ impl<'a> Will<'a> {
                     | Property::ContentType(_)
                     | Property::ResponseTopic(_)
                     | Property::CorrelationData(_)
-                    | Property::UserProperty(..) => {}
+                    | Property::User(..) => {}
                     other => return Err(other.misplaced()),
                 }
                 Ok(())

@@ -50,7 +50,7 @@ impl<'a> Disconnect<'a> {
                     Property::SessionExpiry(secs) => disconnect.session_expiry = Some(secs),
                     Property::ReasonString(text) => disconnect.reason_string = Some(text),
                     Property::ServerReference(text) => disconnect.server_reference = Some(text),
-                    Property::UserProperty(..) => {}
+                    Property::User(..) => {}
                     other => return Err(other.misplaced()),
                 }
                 Ok(())

@@ -122,8 +122,8 @@ pub(super) fn put_u16(out: &mut Vec<u8>, value: u16) {
 
 pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     debug_assert!(
-        bytes.len() <= usize::from(u16::MAX),
-        "{} bytes with a length of 16 bits",
+        u16::try_from(bytes.len()).is_ok(),
+        "{} bytes do not fit a length of 16 bits",
         bytes.len()
     );
     put_u16(out, bytes.len() as u16);

@@ -34,7 +34,7 @@ pub(super) enum Property<'a> {
     TopicAlias(u16),
     MaximumQos(bool),
     RetainAvailable(bool),
-    UserProperty(&'a str, &'a str),
+    User(&'a str, &'a str),
     MaximumPacketSize(u32),
     WildcardAvailable(bool),
     SubscriptionIdsAvailable(bool),
@@ -93,7 +93,7 @@ impl<'a> Property<'a> {
             },
             0x24 => Self::MaximumQos(flag(reader)?),
             0x25 => Self::RetainAvailable(flag(reader)?),
-            0x26 => Self::UserProperty(reader.string()?, reader.string()?),
+            0x26 => Self::User(reader.string()?, reader.string()?),
             0x27 => {
                 let maximum = reader.u32()?;
                 not_zero(maximum != 0)?;
@@ -130,7 +130,7 @@ impl<'a> Property<'a> {
             Self::TopicAlias(_) => 0x23,
             Self::MaximumQos(_) => 0x24,
             Self::RetainAvailable(_) => 0x25,
-            Self::UserProperty(..) => 0x26,
+            Self::User(..) => 0x26,
             Self::MaximumPacketSize(_) => 0x27,
             Self::WildcardAvailable(_) => 0x28,
             Self::SubscriptionIdsAvailable(_) => 0x29,
@@ -167,9 +167,9 @@ impl<'a> Property<'a> {
             | Self::ServerReference(text)
             | Self::ReasonString(text) => put_string(out, text),
             Self::CorrelationData(bytes) | Self::AuthenticationData(bytes) => {
-                put_binary(out, bytes)
+                put_binary(out, bytes);
             }
-            Self::UserProperty(name, value) => {
+            Self::User(name, value) => {
                 put_string(out, name);
                 put_string(out, value);
             }
@@ -217,10 +217,7 @@ impl<'a> Block<'a> {
         while !rest.is_empty() {
             let property = Property::read(&mut rest)?;
             let bit = 1 << property.id();
-            let repeats = matches!(
-                property,
-                Property::UserProperty(..) | Property::SubscriptionId(_)
-            );
+            let repeats = matches!(property, Property::User(..) | Property::SubscriptionId(_));
             if seen & bit != 0 && !repeats {
                 return Err(WireError::DuplicateProperty(property.id()));
             }

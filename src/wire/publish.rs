@@ -115,7 +115,7 @@ fn read_properties<'a>(reader: &mut Reader<'a>) -> Result<PublishProperties<'a>,
             | Property::ContentType(_)
             | Property::ResponseTopic(_)
             | Property::CorrelationData(_)
-            | Property::UserProperty(..) => {}
+            | Property::User(..) => {}
             other => return Err(other.misplaced()),
         }
         Ok(())

@@ -147,7 +147,7 @@ fn read_properties<'a>(
             reason_string = Some(text);
             Ok(())
         }
-        Property::UserProperty(..) => Ok(()),
+        Property::User(..) => Ok(()),
         other => Err(other.misplaced()),
     })?;
     Ok((reason_string, block.user_properties()))

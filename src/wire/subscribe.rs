@@ -185,7 +185,7 @@ impl<'a> Subscribe<'a> {
                     Ok(())
                 }
                 Property::SubscriptionId(_) => Err(WireError::DuplicateProperty(property.id())),
-                Property::UserProperty(..) => Ok(()),
+                Property::User(..) => Ok(()),
                 other => Err(other.misplaced()),
             })?;
             user_properties = block.user_properties();

@@ -109,7 +109,7 @@ impl<'a> Unsubscribe<'a> {
         let mut user_properties = UserProperties::default();
         if version == Version::V5 {
             let block = Block::read(&mut reader, |property| match property {
-                Property::UserProperty(..) => Ok(()),
+                Property::User(..) => Ok(()),
                 other => Err(other.misplaced()),
             })?;
             user_properties = block.user_properties();

@@ -59,14 +59,14 @@ impl<'a> UserProperties<'a> {
     /// Name and value of each.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         self.0.iter(|property| match property {
-            Property::UserProperty(name, value) => Some((name, value)),
+            Property::User(name, value) => Some((name, value)),
             _ => None,
         })
     }
 
     pub(in crate::wire) fn put(&self, out: &mut Vec<u8>) {
         for (name, value) in self.iter() {
-            Property::UserProperty(name, value).put(out);
+            Property::User(name, value).put(out);
         }
     }
 }
