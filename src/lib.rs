@@ -6,3 +6,4 @@ pub mod counters;
 pub mod ids;
 pub mod limits;
 pub mod wheel;
+pub mod wire;

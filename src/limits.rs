@@ -38,9 +38,6 @@ pub const SESSION_TIMERS: usize = 4096;
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 
-/// Filters in one SUBSCRIBE or UNSUBSCRIBE.
-pub const MAX_FILTERS_PER_PACKET: usize = 512;
-
 /// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
 pub const SESSION_WHEEL_BUCKETS: usize = 4096;
 
@@ -48,3 +45,9 @@ pub const SESSION_WHEEL_BUCKETS: usize = 4096;
 pub const MIN_MASK_ROWS: usize = 1 << 14;
 /// See [`MIN_MASK_ROWS`].
 pub const MAX_MASK_ROWS: usize = 1 << 22;
+
+// ---- wire ----
+
+/// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Each costs an index operation and a byte of the answer within one turn; a megabyte of them
+/// would be 262,144. Clients that subscribe to more than a few thousand topics send several packets.
+pub const MAX_FILTERS_PER_PACKET: usize = 8192;

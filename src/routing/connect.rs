@@ -39,10 +39,8 @@ impl Shard {
     fn refuse(&mut self, conn: ConnId, version: Version, reason: ReasonCode, port: &mut impl Port) -> Option<Attached> {
         self.counters().connects_refused.add(1);
         let reply = greet::refusal(version, reason);
-        if !reply.is_empty() {
-            self.counters().packets_out.add(1);
-            port.send(conn, &reply);
-        }
+        self.counters().packets_out.add(1);
+        port.send(conn, &reply);
         port.close(conn, CloseCause::Refused);
         None
     }
@@ -168,12 +166,12 @@ impl Shard {
         let connack = Connack {
             session_present: present,
             session_expiry: (session.expiry != connect.session_expiry).then_some(session.expiry),
-            receive_maximum: mqtt.receive_maximum,
+            receive_maximum: Some(mqtt.receive_maximum),
             maximum_packet_size: Some(mqtt.max_packet_size),
             assigned_client_id: assigned,
             topic_alias_maximum: mqtt.topic_alias_maximum,
             server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
-            ..Connack::accepted(present)
+            ..Connack::default()
         };
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();

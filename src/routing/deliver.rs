@@ -215,7 +215,7 @@ impl Shard {
         let counters = self.shared.counters.of(self.me);
         let message = &delivery.message;
         let aliases = session.extras.as_deref_mut().and_then(|extras| extras.aliases_out.as_mut());
-        if delivery.ids.is_empty() && aliases.is_none() {
+        if delivery.ids.is_empty() && aliases.is_none() && !dup {
             let (packet, id_at) = self.frames.get(message, now, session.version, delivery.qos, delivery.retain);
             if packet.len() > session.max_packet as usize {
                 counters.dropped_too_large.add(1);
@@ -224,7 +224,6 @@ impl Shard {
             if let (Some(id), Some(at)) = (id, id_at) {
                 publish::patch_packet_id(packet, at, id);
             }
-            publish::set_dup(packet, dup);
             counters.packets_out.add(1);
             counters.publishes_out.add(1);
             port.send(conn, packet);

@@ -44,12 +44,10 @@ pub fn greet(bytes: &[u8], max: u32) -> Greeting<'_> {
 /// The first byte of a CONNECT; its flags are reserved and 0.
 const CONNECT: u8 = (PacketType::Connect as u8) << 4;
 
-/// A CONNACK that refuses. Empty where MQTT 3 has no code for the reason: there the connection is closed without one (3.1.1 section 3.1.4).
+/// A CONNACK that refuses.
 pub fn refusal(version: Version, reason: ReasonCode) -> Vec<u8> {
     let mut out = Vec::new();
-    if version == Version::V5 || reason.connect_return_code().is_some() {
-        Connack::refusal(reason).encode(version, &mut out);
-    }
+    Connack::refuse(reason).encode(version, &mut out);
     out
 }
 

@@ -151,6 +151,11 @@ impl Flow {
         id
     }
 
+    /// A message that was put in flight was not sent after all.
+    pub fn abandon(&mut self, id: PacketId) {
+        self.inflight.retain(|flying| flying.id != id);
+    }
+
     fn find(&self, id: PacketId) -> Option<usize> {
         self.inflight.iter().position(|flying| flying.id == id)
     }
