@@ -7,11 +7,13 @@
 //!
 //! Nothing here does I/O, reads a clock or knows a connection.
 
+pub mod arena;
 pub mod filter;
 pub mod hash;
 pub mod index;
 pub mod interest;
 pub mod name;
+mod pool;
 pub mod routes;
 
 pub use filter::{Filter, matches};
