@@ -9,12 +9,15 @@
 
 pub mod arena;
 pub mod filter;
+#[cfg(test)]
+mod generate;
 pub mod hash;
 pub mod index;
 pub mod interest;
 pub mod name;
 mod pool;
 pub mod routes;
+pub mod trie;
 
 pub use filter::{Filter, matches};
 pub use hash::{TopicHash, TopicHasher};
