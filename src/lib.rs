@@ -7,3 +7,6 @@ pub mod ids;
 pub mod limits;
 pub mod wheel;
 pub mod wire;
+pub mod topic;
+pub mod routing;
+pub mod session;

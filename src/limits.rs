@@ -51,3 +51,30 @@ pub const MAX_MASK_ROWS: usize = 1 << 22;
 /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Each costs an index operation and a byte of the answer within one turn; a megabyte of them
 /// would be 262,144. Clients that subscribe to more than a few thousand topics send several packets.
 pub const MAX_FILTERS_PER_PACKET: usize = 8192;
+
+// --- topic ---
+
+/// Bits of a session's index in a subscriber entry; the other six are its options. 67 million sessions a shard, at 3.9 KB of kernel memory each,
+/// are more than 256 GB.
+pub const SESSION_BITS: u32 = 26;
+
+/// Longest topic or filter in bytes: MQTT strings have a length of 16 bits (MQTT 5 section 1.5.4).
+pub const MAX_TOPIC_BYTES: usize = u16::MAX as usize;
+
+/// Bytes of a chunk of the topic arena. It holds the longest string, and is small enough for a reactor with a handful of topics.
+pub const ARENA_CHUNK_BYTES: usize = 128 << 10;
+
+/// Records of a page of the topic index: memory grows by pages, so that nothing is copied and at most one page is spare.
+pub const POOL_PAGE_RECORDS: usize = 1024;
+
+/// Parts of the table of filters. Each grows on its own, so that no rehash of a million filters stops a reactor: one of 16,000 takes under 1 ms.
+pub const FILTER_TABLE_PARTS: usize = 64;
+
+/// Subscriptions that a session keeps as a chain, which costs least; with more it gets a hash map of its own. Walking the chain is the price of
+/// every subscribe and unsubscribe, so it has to stay short.
+pub const CHAINED_SUBSCRIPTIONS: usize = 24;
+
+const _: () = assert!(
+    ARENA_CHUNK_BYTES >= MAX_TOPIC_BYTES + 2 + 8,
+    "a chunk holds the longest string, its length, and rounding"
+);
