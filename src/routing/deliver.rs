@@ -49,6 +49,11 @@ impl Shard {
         if self.sessions[idx].flags.has(Flags::WATCHING_RETAINED) {
             self.saw_live(idx, message);
         }
+        self.offer_retained(idx, message, grant, now, port);
+    }
+
+    /// As [`Shard::offer`], for a message that is no live one.
+    pub(super) fn offer_retained(&mut self, idx: SessionIdx, message: &Arc<Message>, grant: Grant<'_>, now: Millis, port: &mut impl Port) {
         if message.is_expired(now) {
             self.counters().dropped_expired.add(1);
             return;
@@ -161,7 +166,7 @@ impl Shard {
                 self.settle(&message, now, port);
             }
         }
-        self.resume_queries(idx, port);
+        self.resume_queries(idx);
         self.sessions[idx].tidy();
     }
 

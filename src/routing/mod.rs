@@ -32,10 +32,11 @@ mod retained;
 mod subscribe;
 mod system;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use crate::clock::Millis;
@@ -45,7 +46,7 @@ use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
-use crate::topic::{FilterId, Index, Masks, Own, ReactorSet, Routes, TopicHasher};
+use crate::topic::{Entry, FilterId, Index, Masks, Own, ReactorSet, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, WireError};
 use mail::Mail;
@@ -174,7 +175,10 @@ pub struct Shard {
     routes: Routes,
     groups: groups::Groups,
     retained: retained::Store,
-    queries: Slab<retained::Query>,
+    /// Sessions to which retained messages are being sent, and those of them that go on next.
+    watches: HashMap<SessionIdx, retained::Watch>,
+    asking: VecDeque<SessionId>,
+    ticket: u32,
     subacks: Slab<subscribe::PendingSuback>,
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
@@ -187,6 +191,8 @@ pub struct Shard {
 #[derive(Debug, Default)]
 struct Scratch {
     matched: Vec<FilterId>,
+    entries: Vec<Entry>,
+    ids: Vec<u32>,
     reactors: ReactorSet,
     packet: Vec<u8>,
     due: Vec<u32>,
@@ -209,7 +215,9 @@ impl Shard {
             routes: Routes::new(hasher),
             groups: groups::Groups::default(),
             retained: retained::Store::default(),
-            queries: Slab::new(),
+            watches: HashMap::new(),
+            asking: VecDeque::new(),
+            ticket: 0,
             subacks: Slab::new(),
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
@@ -406,12 +414,13 @@ impl Shard {
 
     /// One slice of the work that is too long for one turn. True: there is more.
     pub fn work(&mut self, now: Millis, port: &mut impl Port) -> bool {
-        self.fan_out_slice(now, port)
+        let asking = self.ask_next(now, port);
+        self.fan_out_slice(now, port) || asking
     }
 
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
-        !self.fanouts.is_empty()
+        !self.fanouts.is_empty() || !self.asking.is_empty()
     }
 
     /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.

@@ -135,12 +135,16 @@ impl Shard {
         let mut to = std::mem::take(&mut self.scratch.reactors);
         to = ReactorSet::default();
         self.shared.masks.collect(message.hash, &mut to);
+        let seed = self.random();
         let mut groups = Vec::new();
         self.routes.matching(message.hash, message.topic(), &mut to, |group| {
-            groups.push(GroupKey {
-                group: group.group.into(),
-                path: group.path.into(),
-            });
+            if let Some(picked) = group.pick(seed) {
+                let key = GroupKey {
+                    group: group.group.into(),
+                    path: group.path.into(),
+                };
+                groups.push((picked, Arc::new(key)));
+            }
         });
         for reactor in to.iter() {
             if reactor == self.me {
@@ -151,8 +155,8 @@ impl Shard {
             }
         }
         self.scratch.reactors = to;
-        for key in groups {
-            self.to_group(message, &Arc::new(key), 0, now, port);
+        for (picked, key) in groups {
+            self.to_group(message, &key, picked, 0, now, port);
         }
         if message.retain {
             let home = self.retained_home(message);

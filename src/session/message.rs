@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::clock::Millis;
-use crate::ids::{ReactorId, SessionId};
+use crate::ids::{ReactorId, SessionId, SessionIdx};
 use crate::topic::TopicHash;
 use crate::wire::{self, Forward, PacketId, Publish, Qos};
 
@@ -97,6 +97,23 @@ impl Message {
             waiting: AtomicU32::new(1),
             outcome: AtomicU8::new(0),
         }
+    }
+
+    /// A copy for which nobody waits: its publisher has been told already.
+    #[must_use]
+    pub fn without_publisher(&self) -> Self {
+        Self {
+            publisher: None,
+            body: self.body.clone(),
+            waiting: AtomicU32::new(1),
+            outcome: AtomicU8::new(0),
+            ..*self
+        }
+    }
+
+    /// True if this session published it.
+    pub fn is_from(&self, reactor: ReactorId, idx: SessionIdx, serial: u32) -> bool {
+        self.publisher.is_some_and(|publisher| publisher.reactor == reactor && publisher.session == SessionId { idx, serial })
     }
 
     /// The topic name.
