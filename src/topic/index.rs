@@ -346,7 +346,8 @@ impl Index {
     /// What it takes.
     pub fn memory(&self) -> Memory {
         let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
-        let listed = self.lists.iter().map(Vec::len).sum::<usize>();
+        // All entries but those that stand in their filter's record.
+        let listed = self.len() - (self.filters.len() - self.lists.len());
         let ids = size_of::<((SessionIdx, FilterId), u32)>() * self.ids.len();
         Memory {
             reserved: tables
@@ -495,15 +496,13 @@ impl Index {
 
     /// Takes a session, whose holding is gone already, out of a filter; tells whether it was the last. The filter's record and text are still there.
     fn remove_subscriber(&mut self, filter: FilterId, session: SessionIdx, position: u32) -> bool {
+        self.forget_id(session, filter);
         let subscribers = &mut self.filters[filter.0].subscribers;
         let Subscribers::Many(number) = *subscribers else {
-            self.forget_id(session, filter);
             return true;
         };
         let list = &mut self.lists[number];
-        if list.swap_remove(position as usize).has_id() {
-            self.ids.remove(&(session, filter));
-        }
+        list.swap_remove(position as usize);
         if let Some(moved) = list.get(position as usize) {
             self.holdings
                 .set_position(moved.session(), filter, position);
@@ -591,3 +590,7 @@ impl Index {
 fn part(hash: TopicHash) -> usize {
     (hash.0 >> 40) as usize % FILTER_TABLE_PARTS
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;
