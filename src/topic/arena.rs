@@ -16,8 +16,8 @@ const MIN_UNITS: u32 = 2;
 const SMALL: usize = 64;
 const NONE: u32 = u32::MAX;
 
-/// Where a string is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a string is. The default stands for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StrRef(u32);
 
 /// The strings.

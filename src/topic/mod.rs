@@ -12,6 +12,7 @@ pub mod filter;
 #[cfg(test)]
 mod generate;
 pub mod hash;
+mod holdings;
 pub mod index;
 pub mod interest;
 pub mod name;

@@ -78,3 +78,54 @@ pub(super) fn check_text(text: &str, max_levels: u16) -> Result<(), TopicError> 
 pub(super) fn is_wildcard(byte: u8) -> bool {
     byte == b'+' || byte == b'#'
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_section_4_7() {
+        for name in [
+            "a",
+            "/",
+            "//",
+            "/finance",
+            "sport/tennis",
+            "a b",
+            "$SYS/x",
+            "$share/g/x",
+            "é/\u{10ffff}",
+            "a.b*>",
+            "\r\n",
+        ] {
+            assert_eq!(validate_name(name, 64), Ok(()), "{name:?}");
+        }
+        assert_eq!(validate_name("", 64), Err(TopicError::Empty));
+        assert_eq!(validate_name("a\0b", 64), Err(TopicError::Nul));
+        for name in ["#", "+", "a/#", "a+b", "a#", "/+/"] {
+            assert_eq!(
+                validate_name(name, 64),
+                Err(TopicError::WildcardInName),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn levels_and_length_are_bounded() {
+        assert_eq!(validate_name(&"/".repeat(63), 64), Ok(()));
+        assert_eq!(
+            validate_name(&"/".repeat(64), 64),
+            Err(TopicError::TooManyLevels)
+        );
+        assert_eq!(
+            validate_name(&"/".repeat(65_535), u16::MAX),
+            Err(TopicError::TooManyLevels)
+        );
+        assert_eq!(validate_name(&"a".repeat(65_535), 1), Ok(()));
+        assert_eq!(
+            validate_name(&"a".repeat(65_536), 1),
+            Err(TopicError::TooLong)
+        );
+    }
+}

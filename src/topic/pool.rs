@@ -1,6 +1,6 @@
 //! Records of one kind, addressed by number. Memory grows by pages and never moves, so a million records are never copied at once.
 //!
-//! A freed record keeps its last value until it is taken again; who holds which number is the owner's business.
+//! A freed record is its type's default until it is taken again; who holds which number is the owner's business.
 
 use std::ops::{Index, IndexMut};
 
@@ -60,6 +60,19 @@ impl<T: Default> Pool<T> {
     /// Records in use.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// A record that may never have been stored; one that was freed is its default.
+    pub(super) fn get(&self, number: u32) -> Option<&T> {
+        let number = number as usize;
+        self.pages
+            .get(number / POOL_PAGE_RECORDS)?
+            .get(number % POOL_PAGE_RECORDS)
+    }
+
+    /// All records, those that are free as their default.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.pages.iter().flatten()
     }
 
     /// Bytes taken from the allocator, without what the records themselves own.
