@@ -67,8 +67,12 @@ impl Shard {
     /// Delivers to the shard's own subscribers, and settles.
     pub(super) fn fan_out(&mut self, message: Arc<Message>, now: Millis, port: &mut impl Port) {
         let mut matched = std::mem::take(&mut self.scratch.matched);
-        self.index.matching(message.hash, message.topic(), &mut matched);
-        let total: usize = matched.iter().map(|filter| self.index.subscribers(*filter).len()).sum();
+        self.index
+            .matching(message.hash, message.topic(), &mut matched);
+        let total: usize = matched
+            .iter()
+            .map(|filter| self.index.subscribers(*filter).len())
+            .sum();
         let waits = !self.fanouts.is_empty() && self.fanouts.lane(message.hash).is_some();
         if total > 0 && (waits || total > FANOUT_SLICE) {
             if message.qos == Qos::AtMostOnce && self.fanouts.backlog + total > FANOUT_BACKLOG {
@@ -96,13 +100,23 @@ impl Shard {
 
     /// Serves one slice of the fan-out whose turn it is. True: there is more.
     pub(super) fn fan_out_slice(&mut self, now: Millis, port: &mut impl Port) -> bool {
-        let Some(mut lane) = self.fanouts.lanes.pop_front() else { return false };
+        let Some(mut lane) = self.fanouts.lanes.pop_front() else {
+            return false;
+        };
         if let Some(mut job) = lane.jobs.pop_front() {
             // Filters may have come and gone since the last slice; this is for subscription identifiers alone.
             let mut matched = std::mem::take(&mut self.scratch.matched);
-            self.index.matching(job.message.hash, job.message.topic(), &mut matched);
+            self.index
+                .matching(job.message.hash, job.message.topic(), &mut matched);
             let end = job.entries.len().min(job.at + FANOUT_SLICE);
-            self.serve(&job.message, &job.entries[job.at..end], job.serial, &matched, now, port);
+            self.serve(
+                &job.message,
+                &job.entries[job.at..end],
+                job.serial,
+                &matched,
+                now,
+                port,
+            );
             self.scratch.matched = matched;
             self.fanouts.backlog -= end - job.at;
             job.at = end;
@@ -130,7 +144,9 @@ impl Shard {
         let mut ids = std::mem::take(&mut self.scratch.ids);
         for entry in entries {
             let idx = entry.session();
-            let Some(session) = self.sessions.0.get(idx.index()) else { continue };
+            let Some(session) = self.sessions.0.get(idx.index()) else {
+                continue;
+            };
             let came_later = serial.wrapping_sub(session.serial) > u32::MAX / 2;
             let options = entry.options();
             let own = options.no_local && message.is_from(self.me, idx, session.serial);

@@ -55,7 +55,11 @@ impl Groups {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.groups.len(), self.by_key.len(), "a group without its key, or the reverse");
+        assert_eq!(
+            self.groups.len(),
+            self.by_key.len(),
+            "a group without its key, or the reverse"
+        );
         for (at, group) in &self.groups {
             assert_eq!(self.find(&group.key), Some(at as u32));
             assert!(group.online <= group.members.len());
@@ -89,16 +93,27 @@ fn note_place(sessions: &mut Sessions, session: SessionIdx, group: u32, place: u
 impl Shard {
     /// Whether the session is a member already.
     pub(super) fn is_member(&self, idx: SessionIdx, key: &GroupKey) -> bool {
-        self.groups.find(key).is_some_and(|group| self.place(idx, group).is_some())
+        self.groups
+            .find(key)
+            .is_some_and(|group| self.place(idx, group).is_some())
     }
 
     fn place(&self, idx: SessionIdx, group: u32) -> Option<usize> {
         let shared = &self.sessions[idx].extras.as_ref()?.shared;
-        shared.iter().find(|sub| sub.group == group).map(|sub| sub.place as usize)
+        shared
+            .iter()
+            .find(|sub| sub.group == group)
+            .map(|sub| sub.place as usize)
     }
 
     /// Makes an online session a member, or replaces its options. True: it is new.
-    pub(super) fn join_group(&mut self, idx: SessionIdx, key: &GroupKey, options: SubOptions, id: Option<u32>) -> bool {
+    pub(super) fn join_group(
+        &mut self,
+        idx: SessionIdx,
+        key: &GroupKey,
+        options: SubOptions,
+        id: Option<u32>,
+    ) -> bool {
         let at = match self.groups.find(key) {
             Some(at) => at,
             None => {
@@ -133,9 +148,18 @@ impl Shard {
     }
 
     /// Ends a membership. False: there was none.
-    pub(super) fn leave_group(&mut self, idx: SessionIdx, key: &GroupKey, port: &mut impl Port) -> bool {
-        let Some(at) = self.groups.find(key) else { return false };
-        let Some(mut place) = self.place(idx, at) else { return false };
+    pub(super) fn leave_group(
+        &mut self,
+        idx: SessionIdx,
+        key: &GroupKey,
+        port: &mut impl Port,
+    ) -> bool {
+        let Some(at) = self.groups.find(key) else {
+            return false;
+        };
+        let Some(mut place) = self.place(idx, at) else {
+            return false;
+        };
         let group = &mut self.groups.groups[at as usize];
         if place < group.online {
             group.online -= 1;
@@ -155,8 +179,14 @@ impl Shard {
 
     /// The session ends: it leaves all its groups.
     pub(super) fn leave_groups(&mut self, idx: SessionIdx, port: &mut impl Port) {
-        let Some(extras) = &self.sessions[idx].extras else { return };
-        let keys: Vec<_> = extras.shared.iter().map(|sub| Arc::clone(&self.groups.groups[sub.group as usize].key)).collect();
+        let Some(extras) = &self.sessions[idx].extras else {
+            return;
+        };
+        let keys: Vec<_> = extras
+            .shared
+            .iter()
+            .map(|sub| Arc::clone(&self.groups.groups[sub.group as usize].key))
+            .collect();
         for key in keys {
             self.leave_group(idx, &key, port);
             self.counters().subscriptions.sub(1);
@@ -174,7 +204,9 @@ impl Shard {
     }
 
     fn move_member(&mut self, idx: SessionIdx, online: bool, port: &mut impl Port) {
-        let Some(extras) = &self.sessions[idx].extras else { return };
+        let Some(extras) = &self.sessions[idx].extras else {
+            return;
+        };
         for sub in extras.shared.clone() {
             let at = sub.group;
             let group = &mut self.groups.groups[at as usize];
@@ -213,17 +245,28 @@ impl Shard {
     }
 
     /// Tells every shard how many members there are here. A group without members is forgotten.
-    pub(super) fn announce_members(&mut self, key: &GroupKey, known: Option<&Arc<Known>>, port: &mut impl Port) {
-        let Some(at) = self.groups.find(key) else { return };
+    pub(super) fn announce_members(
+        &mut self,
+        key: &GroupKey,
+        known: Option<&Arc<Known>>,
+        port: &mut impl Port,
+    ) {
+        let Some(at) = self.groups.find(key) else {
+            return;
+        };
         let group = &mut self.groups.groups[at as usize];
         group.dirty = false;
         let key = Arc::clone(&group.key);
-        let (online, offline) = (group.online as u32, (group.members.len() - group.online) as u32);
+        let (online, offline) = (
+            group.online as u32,
+            (group.members.len() - group.online) as u32,
+        );
         if group.members.is_empty() {
             self.groups.by_key.remove(&key);
             self.groups.groups.remove(at as usize);
         }
-        self.routes.set_group(&key.group, &key.path, self.me, online, offline);
+        self.routes
+            .set_group(&key.group, &key.path, self.me, online, offline);
         for reactor in self.others() {
             if let Some(known) = known {
                 known.expect();
@@ -254,13 +297,28 @@ impl Shard {
             self.group_message(message, key, hops, now, port);
         } else {
             let key = Arc::clone(key);
-            self.hand(picked, message, |message| Mail::Group { message, key, hops }, port);
+            self.hand(
+                picked,
+                message,
+                |message| Mail::Group { message, key, hops },
+                port,
+            );
         }
     }
 
     /// This shard was picked: a member gets the message, or it is passed on. Settles.
-    pub(super) fn group_message(&mut self, message: &Arc<Message>, key: &Arc<GroupKey>, hops: u8, now: Millis, port: &mut impl Port) {
-        let online = self.groups.find(key).map_or(0, |at| self.groups.groups[at as usize].online);
+    pub(super) fn group_message(
+        &mut self,
+        message: &Arc<Message>,
+        key: &Arc<GroupKey>,
+        hops: u8,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let online = self
+            .groups
+            .find(key)
+            .map_or(0, |at| self.groups.groups[at as usize].online);
         if online == 0
             && hops < GROUP_HOPS
             && let Some(other) = self.pick_again(message, key)
@@ -273,17 +331,32 @@ impl Shard {
         self.settle(message, now, port);
     }
 
-    fn serve_member(&mut self, message: &Arc<Message>, key: &Arc<GroupKey>, now: Millis, port: &mut impl Port) {
-        let Some(at) = self.groups.find(key) else { return };
+    fn serve_member(
+        &mut self,
+        message: &Arc<Message>,
+        key: &Arc<GroupKey>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let Some(at) = self.groups.find(key) else {
+            return;
+        };
         let group = &mut self.groups.groups[at as usize];
         // Those that are online take turns; where none is, those that are not.
-        let among = if group.online > 0 { group.online } else { group.members.len() };
+        let among = if group.online > 0 {
+            group.online
+        } else {
+            group.members.len()
+        };
         group.turn = (group.turn + 1) % among;
         let mut chosen = group.members[group.turn];
         // One that takes nothing at the moment is passed over, if another is near.
         for step in 0..among.min(MEMBERS_TRIED) {
             let member = group.members[(group.turn + step) % among];
-            if self.sessions[member.session].conn().is_some_and(|conn| port.has_room(conn)) {
+            if self.sessions[member.session]
+                .conn()
+                .is_some_and(|conn| port.has_room(conn))
+            {
                 chosen = member;
                 break;
             }
@@ -304,16 +377,23 @@ impl Shard {
         let seed = self.random();
         let mut picked = None;
         let mut ignored = ReactorSet::default();
-        self.routes.matching(message.hash, message.topic(), &mut ignored, |group| {
-            if *group.group == *key.group && *group.path == *key.path {
-                picked = group.pick(seed);
-            }
-        });
+        self.routes
+            .matching(message.hash, message.topic(), &mut ignored, |group| {
+                if *group.group == *key.group && *group.path == *key.path {
+                    picked = group.pick(seed);
+                }
+            });
         picked
     }
 
     /// A member's session ended before it had taken a message: another member gets it (section 4.8.2). Its publisher has been told already.
-    pub(super) fn regroup(&mut self, message: &Arc<Message>, key: &Arc<GroupKey>, now: Millis, port: &mut impl Port) {
+    pub(super) fn regroup(
+        &mut self,
+        message: &Arc<Message>,
+        key: &Arc<GroupKey>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         if message.qos == Qos::AtMostOnce {
             return;
         }

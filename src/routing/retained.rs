@@ -69,7 +69,9 @@ pub(super) type Part = (Vec<Arc<Message>>, Option<Box<str>>);
 impl Store {
     fn after(&self, topic: Option<&str>) -> impl Iterator<Item = &Arc<Message>> {
         let from = topic.map_or(Bound::Unbounded, Bound::Excluded);
-        self.messages.range::<str, _>((from, Bound::Unbounded)).map(|held| &held.0)
+        self.messages
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|held| &held.0)
     }
 
     /// The messages that match a filter, in the order of their topics, from `after` on: as many as one part takes.
@@ -148,13 +150,18 @@ impl Shard {
         let count = self.shared.retained.load(Relaxed) + u64::from(replaces.is_none());
         let bytes = self.shared.retained_bytes.load(Relaxed) + message.weight() as u64;
         let freed = replaces.map_or(0, |held| held.0.weight() as u64);
-        count <= u64::from(self.mqtt().max_retained) && bytes - freed.min(bytes) <= self.mqtt().max_retained_bytes
+        count <= u64::from(self.mqtt().max_retained)
+            && bytes - freed.min(bytes) <= self.mqtt().max_retained_bytes
     }
 
     fn count_retained(&self, came: Option<&ByTopic>, went: Option<&ByTopic>) {
         let weight = |held: Option<&ByTopic>| held.map_or(0, |held| held.0.weight() as u64);
-        self.shared.retained.fetch_add(u64::from(came.is_some()), Relaxed);
-        self.shared.retained.fetch_sub(u64::from(went.is_some()), Relaxed);
+        self.shared
+            .retained
+            .fetch_add(u64::from(came.is_some()), Relaxed);
+        self.shared
+            .retained
+            .fetch_sub(u64::from(went.is_some()), Relaxed);
         self.shared.retained_bytes.fetch_add(weight(came), Relaxed);
         self.shared.retained_bytes.fetch_sub(weight(went), Relaxed);
         self.counters().retained.add(u64::from(came.is_some()));
@@ -166,7 +173,12 @@ impl Shard {
     /// Looks at a few messages for an expiry that is over.
     pub(super) fn sweep_retained(&mut self, now: Millis) {
         let from = self.retained.sweep_from.take();
-        let some: Vec<_> = self.retained.after(from.as_deref()).take(RETAINED_SWEEP).cloned().collect();
+        let some: Vec<_> = self
+            .retained
+            .after(from.as_deref())
+            .take(RETAINED_SWEEP)
+            .cloned()
+            .collect();
         if some.len() == RETAINED_SWEEP {
             self.retained.sweep_from = some.last().map(|message| message.topic().into());
         }
@@ -177,14 +189,24 @@ impl Shard {
     }
 
     /// The SUBACK has left: retained messages follow.
-    pub(super) fn want_retained(&mut self, idx: SessionIdx, wanted: Vec<Wanted>, now: Millis, port: &mut impl Port) {
+    pub(super) fn want_retained(
+        &mut self,
+        idx: SessionIdx,
+        wanted: Vec<Wanted>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         if wanted.is_empty() {
             return;
         }
         let reactors = self.reactors() as u64;
         let hasher = &self.shared.hasher;
         let queries = wanted.into_iter().map(|wanted| Query {
-            ask: if wanted.wildcard { ReactorId(0) } else { ReactorId((hasher.hash(&wanted.path).0 % reactors) as u16) },
+            ask: if wanted.wildcard {
+                ReactorId(0)
+            } else {
+                ReactorId((hasher.hash(&wanted.path).0 % reactors) as u16)
+            },
             after: None,
             wanted,
         });
@@ -205,10 +227,14 @@ impl Shard {
             }
             let session = self.id_of(idx);
             let me = self.me;
-            let Some(watch) = self.watches.get_mut(&idx) else { return };
+            let Some(watch) = self.watches.get_mut(&idx) else {
+                return;
+            };
             let Some(query) = watch.queries.front() else {
                 self.watches.remove(&idx);
-                self.sessions[idx].flags.put(Flags::WATCHING_RETAINED, false);
+                self.sessions[idx]
+                    .flags
+                    .put(Flags::WATCHING_RETAINED, false);
                 return;
             };
             if watch.ticket.is_some() {
@@ -229,7 +255,9 @@ impl Shard {
                 port.post(query.ask, mail);
                 return;
             }
-            let (messages, resume) = self.retained.part(&query.wanted.path, query.after.as_deref(), now);
+            let (messages, resume) =
+                self.retained
+                    .part(&query.wanted.path, query.after.as_deref(), now);
             let goes_on = resume.is_some();
             self.send_part(idx, &messages, resume, now, port);
             if goes_on {
@@ -253,7 +281,8 @@ impl Shard {
     fn has_room_for_part(&self, idx: SessionIdx, port: &impl Port) -> bool {
         let session = &self.sessions[idx];
         let queued = session.flow.as_ref().map_or(0, |flow| flow.queued());
-        session.conn().is_some_and(|conn| port.has_room(conn)) && queued <= self.mqtt().queue_messages as usize / 2
+        session.conn().is_some_and(|conn| port.has_room(conn))
+            && queued <= self.mqtt().queue_messages as usize / 2
     }
 
     /// An answer came.
@@ -265,8 +294,12 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) {
-        let Some(idx) = self.live(query.session) else { return };
-        let Some(watch) = self.watches.get_mut(&idx) else { return };
+        let Some(idx) = self.live(query.session) else {
+            return;
+        };
+        let Some(watch) = self.watches.get_mut(&idx) else {
+            return;
+        };
         if watch.ticket != Some(query.ticket) {
             return;
         }
@@ -276,12 +309,27 @@ impl Shard {
         self.asking.push_back(session);
     }
 
-    fn send_part(&mut self, idx: SessionIdx, messages: &[Arc<Message>], resume: Option<Box<str>>, now: Millis, port: &mut impl Port) {
+    fn send_part(
+        &mut self,
+        idx: SessionIdx,
+        messages: &[Arc<Message>],
+        resume: Option<Box<str>>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         let reactors = self.reactors();
-        let Some(watch) = self.watches.get_mut(&idx) else { return };
-        let Some(query) = watch.queries.front_mut() else { return };
+        let Some(watch) = self.watches.get_mut(&idx) else {
+            return;
+        };
+        let Some(query) = watch.queries.front_mut() else {
+            return;
+        };
         let (options, id) = (query.wanted.options, query.wanted.id);
-        let fresh: Vec<_> = messages.iter().filter(|message| !watch.seen.contains(&message.hash)).cloned().collect();
+        let fresh: Vec<_> = messages
+            .iter()
+            .filter(|message| !watch.seen.contains(&message.hash))
+            .cloned()
+            .collect();
         if resume.is_some() {
             query.after = resume;
         } else if query.wanted.wildcard && query.ask.index() + 1 < reactors {
@@ -325,7 +373,9 @@ impl Shard {
     pub(super) fn cancel_queries(&mut self, idx: SessionIdx) {
         if self.sessions[idx].flags.has(Flags::WATCHING_RETAINED) {
             self.watches.remove(&idx);
-            self.sessions[idx].flags.put(Flags::WATCHING_RETAINED, false);
+            self.sessions[idx]
+                .flags
+                .put(Flags::WATCHING_RETAINED, false);
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
 use crate::session::message::GroupKey;
 use crate::topic::{Filter, SubOptions};
-use crate::wire::{Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe};
+use crate::wire::{
+    Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
+};
 
 /// A SUBACK that waits until every shard knows of its filters.
 #[derive(Debug)]
@@ -50,7 +52,13 @@ pub(super) fn qos(bits: u8) -> Qos {
 
 impl Shard {
     /// A SUBSCRIBE from a client.
-    pub(super) fn subscribe(&mut self, idx: SessionIdx, packet: &Subscribe<'_>, now: Millis, port: &mut impl Port) -> Result<(), Fault> {
+    pub(super) fn subscribe(
+        &mut self,
+        idx: SessionIdx,
+        packet: &Subscribe<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
         let mut request = Request {
             idx,
             id: packet.subscription_id,
@@ -70,7 +78,9 @@ impl Shard {
         }
         let mut out = Vec::new();
         Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
-        let Some(conn) = self.sessions[idx].conn() else { return Ok(()) };
+        let Some(conn) = self.sessions[idx].conn() else {
+            return Ok(());
+        };
         match request.known {
             None => {
                 self.send(idx, &out, port);
@@ -120,7 +130,9 @@ impl Shard {
                 group: group.into(),
                 path: filter.path.into(),
             };
-            if !self.is_member(idx, &key) && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize {
+            if !self.is_member(idx, &key)
+                && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
+            {
                 return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
             }
             if self.join_group(idx, &key, granted, request.id) {
@@ -130,7 +142,9 @@ impl Shard {
             self.announce_members(&key, Some(&known), port);
             return Ok(Ok(options.qos));
         }
-        if !self.index.has(idx, filter.path) && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize {
+        if !self.index.has(idx, filter.path)
+            && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
+        {
             return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
         }
         let done = self.index.subscribe(idx, filter.path, granted, request.id);
@@ -165,10 +179,20 @@ impl Shard {
     /// The counter of shards that have yet to know of this SUBSCRIBE's filters, made on the first filter that needs it.
     fn known(&self, request: &mut Request<'_>) -> Arc<Known> {
         let key = self.subacks.vacant_key() as u32;
-        Arc::clone(request.known.get_or_insert_with(|| Arc::new(Known::new(self.me, key))))
+        Arc::clone(
+            request
+                .known
+                .get_or_insert_with(|| Arc::new(Known::new(self.me, key))),
+        )
     }
 
-    fn tell_interest(&self, path: &str, wanted: bool, known: Option<&Arc<Known>>, port: &mut impl Port) {
+    fn tell_interest(
+        &self,
+        path: &str,
+        wanted: bool,
+        known: Option<&Arc<Known>>,
+        port: &mut impl Port,
+    ) {
         let path: Arc<str> = path.into();
         for reactor in self.others() {
             if let Some(known) = known {
@@ -185,7 +209,12 @@ impl Shard {
     }
 
     /// This shard knows. The last one lets the SUBACK leave.
-    pub(super) fn now_known(&mut self, known: Option<Arc<Known>>, now: Millis, port: &mut impl Port) {
+    pub(super) fn now_known(
+        &mut self,
+        known: Option<Arc<Known>>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         let Some(known) = known else { return };
         if !known.reached() {
             return;
@@ -193,7 +222,12 @@ impl Shard {
         if known.reactor == self.me {
             self.suback_ready(known.suback, now, port);
         } else {
-            port.post(known.reactor, Mail::Known { suback: known.suback });
+            port.post(
+                known.reactor,
+                Mail::Known {
+                    suback: known.suback,
+                },
+            );
         }
     }
 
@@ -209,7 +243,12 @@ impl Shard {
     }
 
     /// An UNSUBSCRIBE from a client.
-    pub(super) fn unsubscribe(&mut self, idx: SessionIdx, packet: &Unsubscribe<'_>, port: &mut impl Port) -> Result<(), Fault> {
+    pub(super) fn unsubscribe(
+        &mut self,
+        idx: SessionIdx,
+        packet: &Unsubscribe<'_>,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
         let mut codes = Vec::with_capacity(packet.filters.len());
         for text in packet.filters.iter() {
             let code = match Filter::parse(text, self.mqtt().max_topic_levels) {
@@ -225,7 +264,12 @@ impl Shard {
         Ok(())
     }
 
-    fn unsubscribe_from(&mut self, idx: SessionIdx, filter: &Filter<'_>, port: &mut impl Port) -> bool {
+    fn unsubscribe_from(
+        &mut self,
+        idx: SessionIdx,
+        filter: &Filter<'_>,
+        port: &mut impl Port,
+    ) -> bool {
         if let Some(group) = filter.share {
             let key = GroupKey {
                 group: group.into(),
@@ -235,7 +279,9 @@ impl Shard {
             self.counters().subscriptions.sub(u64::from(left));
             return left;
         }
-        let Some(done) = self.index.unsubscribe(idx, filter.path) else { return false };
+        let Some(done) = self.index.unsubscribe(idx, filter.path) else {
+            return false;
+        };
         self.counters().subscriptions.sub(1);
         if done.last_on_filter {
             if filter.wildcard {
@@ -272,7 +318,10 @@ impl Shard {
     }
 
     fn subscriptions_of(&self, idx: SessionIdx) -> usize {
-        let shared = self.sessions[idx].extras.as_ref().map_or(0, |extras| extras.shared.len());
+        let shared = self.sessions[idx]
+            .extras
+            .as_ref()
+            .map_or(0, |extras| extras.shared.len());
         self.index.count(idx) + shared
     }
 }

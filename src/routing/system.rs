@@ -19,14 +19,19 @@ pub(super) struct System {
 
 impl System {
     pub(super) fn new(now: Millis) -> Self {
-        Self { started: now, next: now }
+        Self {
+            started: now,
+            next: now,
+        }
     }
 }
 
 /// Topics below `$SYS/broker/`, each with where its figure comes from.
 const FIGURES: &[(&str, fn(&Totals) -> u64)] = &[
     ("clients/connected", |t| t.sessions_online),
-    ("clients/disconnected", |t| t.sessions.saturating_sub(t.sessions_online)),
+    ("clients/disconnected", |t| {
+        t.sessions.saturating_sub(t.sessions_online)
+    }),
     ("clients/total", |t| t.sessions),
     ("connections/count", |t| t.connections),
     ("connections/accepted", |t| t.accepted),
@@ -36,7 +41,13 @@ const FIGURES: &[(&str, fn(&Totals) -> u64)] = &[
     ("publish/messages/received", |t| t.publishes_in),
     ("publish/messages/sent", |t| t.publishes_out),
     ("publish/messages/dropped", |t| {
-        t.dropped_backlog + t.dropped_mailbox + t.dropped_queue + t.dropped_expired + t.dropped_too_large + t.dropped_fanout + t.dropped_retained
+        t.dropped_backlog
+            + t.dropped_mailbox
+            + t.dropped_queue
+            + t.dropped_expired
+            + t.dropped_too_large
+            + t.dropped_fanout
+            + t.dropped_retained
     }),
     ("bytes/received", |t| t.bytes_in),
     ("bytes/sent", |t| t.bytes_out),
@@ -55,7 +66,12 @@ impl Shard {
         self.sys.next = Millis(now.0 + interval);
         let totals = self.shared.counters.totals();
         let uptime = now.since(self.sys.started) / 1000;
-        self.publish_figure("version", concat!("stillwire version ", env!("CARGO_PKG_VERSION")), now, port);
+        self.publish_figure(
+            "version",
+            concat!("stillwire version ", env!("CARGO_PKG_VERSION")),
+            now,
+            port,
+        );
         self.publish_figure("uptime", &format!("{uptime} seconds"), now, port);
         for (topic, figure) in FIGURES {
             self.publish_figure(topic, &figure(&totals).to_string(), now, port);
@@ -64,7 +80,12 @@ impl Shard {
 
     fn publish_figure(&mut self, name: &str, value: &str, now: Millis, port: &mut impl Port) {
         let topic = format!("$SYS/broker/{name}");
-        let mut message = Message::new(&topic, self.shared.hasher.hash(&topic), &Forward::default(), value.as_bytes());
+        let mut message = Message::new(
+            &topic,
+            self.shared.hasher.hash(&topic),
+            &Forward::default(),
+            value.as_bytes(),
+        );
         message.retain = true;
         let message = Arc::new(message);
         self.route(&message, now, port);

@@ -61,12 +61,21 @@ pub struct Message {
 
 impl Message {
     /// Takes what must be kept of a PUBLISH. `topic` is the resolved one, where the packet had an alias.
-    pub fn from_publish(publish: &Publish<'_>, topic: &str, hash: TopicHash, publisher: Publisher, now: Millis) -> Self {
+    pub fn from_publish(
+        publish: &Publish<'_>,
+        topic: &str,
+        hash: TopicHash,
+        publisher: Publisher,
+        now: Millis,
+    ) -> Self {
         let mut message = Self::new(topic, hash, &publish.properties.forward, publish.payload);
         message.qos = publish.qos;
         message.retain = publish.retain;
         message.publisher = Some(publisher);
-        message.expires = publish.properties.message_expiry.map(|secs| now.plus_secs(u64::from(secs)));
+        message.expires = publish
+            .properties
+            .message_expiry
+            .map(|secs| now.plus_secs(u64::from(secs)));
         message
     }
 
@@ -113,7 +122,9 @@ impl Message {
 
     /// True if this session published it.
     pub fn is_from(&self, reactor: ReactorId, idx: SessionIdx, serial: u32) -> bool {
-        self.publisher.is_some_and(|publisher| publisher.reactor == reactor && publisher.session == SessionId { idx, serial })
+        self.publisher.is_some_and(|publisher| {
+            publisher.reactor == reactor && publisher.session == SessionId { idx, serial }
+        })
     }
 
     /// The topic name.
@@ -145,7 +156,8 @@ impl Message {
 
     /// Whole seconds left of its expiry interval, for the receiver.
     pub fn expiry_left(&self, now: Millis) -> Option<u32> {
-        self.expires.map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
+        self.expires
+            .map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
     }
 
     /// One more shard, or a full queue, has yet to take it before it may be acknowledged.
