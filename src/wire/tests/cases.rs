@@ -30,7 +30,7 @@ fn check(cases: &[Refused]) {
     }
 }
 
-fn accept<'a>(version: Version, bytes: &'a [u8]) -> Packet<'a> {
+fn accept(version: Version, bytes: &[u8]) -> Packet<'_> {
     read(bytes, version).unwrap_or_else(|error| panic!("{version:?} {bytes:02x?}: {error}"))
 }
 
@@ -158,6 +158,10 @@ fn connect_is_strict() {
         (V311, 0x10, "'MQTT' 04 02 000A 0003 EDA080", E::Text),
         (V311, 0x10, "'MQTT' 04 02 000A 0002 C0AF", E::Text),
     ]);
+}
+
+#[test]
+fn the_properties_of_connect_are_strict() {
     check(&[
         (
             V5,
