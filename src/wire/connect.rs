@@ -283,7 +283,6 @@ fn check_flags(flags: u8, version: Version) -> Result<(), WireError> {
     let will = flags & WILL != 0;
     let bad = flags & 0x01 != 0
         || !will && flags & (WILL_QOS | WILL_RETAIN) != 0
-        || flags & WILL_QOS == WILL_QOS
         || version != Version::V5 && flags & PASSWORD != 0 && flags & USERNAME == 0;
     if bad {
         Err(WireError::ConnectFlags(flags))

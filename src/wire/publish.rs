@@ -87,6 +87,7 @@ impl<'a> Publish<'a> {
             out,
             version,
             first_byte(self.dup, self.qos, self.retain),
+            self.qos,
             self.packet_id,
         );
     }
@@ -157,8 +158,13 @@ pub fn encode(
     p: &PublishOut<'_>,
     packet_id: Option<PacketId>,
 ) -> Option<usize> {
-    p.body()
-        .encode(out, version, first_byte(p.dup, p.qos, p.retain), packet_id)
+    p.body().encode(
+        out,
+        version,
+        first_byte(p.dup, p.qos, p.retain),
+        p.qos,
+        packet_id,
+    )
 }
 
 /// Bytes that [`encode`] will write.
@@ -232,13 +238,9 @@ impl<Ids: Iterator<Item = u32> + Clone> Body<'_, Ids> {
         out: &mut Vec<u8>,
         version: Version,
         first: u8,
+        qos: Qos,
         packet_id: Option<PacketId>,
     ) -> Option<usize> {
-        let qos = if first & 0x06 == 0 {
-            Qos::AtMostOnce
-        } else {
-            Qos::AtLeastOnce
-        };
         let properties = self.properties_len(version);
         let remaining = self.len(version, qos, properties);
         let start = out.len();
