@@ -179,7 +179,7 @@ pub fn patch_packet_id(packet: &mut [u8], at: usize, id: PacketId) {
     packet[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
 }
 
-/// Marks an encoded PUBLISH as sent before.
+/// Marks an encoded PUBLISH of QoS 1 or 2 as sent before.
 pub fn set_dup(packet: &mut [u8]) {
     packet[0] |= DUP;
 }
