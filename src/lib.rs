@@ -2,6 +2,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod ids;
 pub mod limits;
+pub mod routing;
+pub mod session;
+pub mod topic;
+pub mod wheel;
 pub mod wire;
