@@ -2,5 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod data_dir;
 pub mod ids;
 pub mod limits;
+pub mod sys;
