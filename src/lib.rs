@@ -2,7 +2,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod counters;
 pub mod data_dir;
 pub mod ids;
 pub mod limits;
 pub mod sys;
+pub mod wheel;
+pub mod wire;

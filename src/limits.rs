@@ -6,7 +6,53 @@ pub const MAX_REACTORS: usize = 1024;
 /// Length of a tick of the timing wheels. Keep alive is in seconds, so a quarter of one is exact enough and keeps the wheel small.
 pub const TICK_MILLIS: u64 = 256;
 
-// Configuration and capacity.
+// ---- sessions ----
+
+/// QoS 2 messages that a client may leave unreleased. MQTT 5 clients are bound by our Receive Maximum; an MQTT 3 client has no such
+/// rule, and one that never sends PUBREL would grow the list (and its search) without end.
+pub const MAX_UNRELEASED: usize = 1024;
+
+// ---- routing ----
+
+/// Deliveries of a fan-out between two turns of the loop: at some 10 us each, 512 hold the others up for 5 ms at most.
+pub const FANOUT_SLICE: usize = 512;
+
+/// Subscribers in all the fan-outs that wait on one shard, 4 bytes each. Past it QoS 0 fan-outs are shed; QoS 1 and 2 are bounded by their
+/// publishers' windows.
+pub const FANOUT_BACKLOG: usize = 16 << 20;
+
+/// Retained messages in one part of an answer, and how many a shard looks at to find them: both bound the work of one letter.
+pub const RETAINED_PART: usize = 128;
+/// See [`RETAINED_PART`].
+pub const RETAINED_LOOK: usize = 4096;
+
+/// Retained messages that are looked at in a tick for an expiry that is over.
+pub const RETAINED_SWEEP: usize = 256;
+
+/// How often a message for a shared subscription is passed on when a shard has no member left.
+pub const GROUP_HOPS: u8 = 3;
+
+/// Session timers (ends, wills) handled in one tick.
+pub const SESSION_TIMERS: usize = 4096;
+
+/// Mails that may wait for a full mailbox before QoS 0 to it is shed.
+pub const POST_BACKLOG: usize = 65_536;
+
+/// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
+pub const SESSION_WHEEL_BUCKETS: usize = 4096;
+
+/// Rows of the interest masks: one a connection that the server may hold, within these bounds. A row of up to 64 reactors is 8 bytes.
+pub const MIN_MASK_ROWS: usize = 1 << 14;
+/// See [`MIN_MASK_ROWS`].
+pub const MAX_MASK_ROWS: usize = 1 << 22;
+
+// ---- wire ----
+
+/// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Each costs an index operation and a byte of the answer within one turn; a megabyte of them
+/// would be 262,144. Clients that subscribe to more than a few thousand topics send several packets.
+pub const MAX_FILTERS_PER_PACKET: usize = 8192;
+
+// ---- configuration and capacity ----
 
 /// Connections of one process that the configuration accepts: 16 Mi. Slots are reserved as virtual memory at start, 1 GiB for these; no
 /// machine's kernel holds more (3.9 KB each are 65 GB).
