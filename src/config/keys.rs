@@ -212,7 +212,7 @@ keys! {
     mqtt.topic_alias_maximum: count(0, U16),
         "Topic aliases in each direction of a connection; 0: none.";
     mqtt.server_keep_alive: seconds(0, U16),
-        "Keep alive imposed on clients that ask for more, or for none; 0: theirs is taken.";
+        "Keep alive imposed on MQTT 5 clients that ask for more, or for none; 0: theirs is taken.";
     mqtt.max_session_expiry: seconds(0, U32),
         "Longest session expiry; also that of MQTT 3 sessions with clean session 0. 4294967295: sessions never expire.";
     mqtt.max_sessions: count(1, SESSIONS),
@@ -305,6 +305,40 @@ mod tests {
                 key.name
             );
         }
+    }
+
+    fn row(key: &Key) -> String {
+        let kind = match key.kind {
+            Kind::Count { auto: false, .. } => "count",
+            Kind::Count { auto: true, .. } => "count or `\"auto\"`",
+            Kind::Bytes { .. } => "bytes",
+            Kind::Seconds { .. } => "seconds",
+            Kind::Switch => "boolean",
+            Kind::Choice(_) => &key.kind.accepts().replace("one of ", ""),
+            Kind::Path => "path",
+            Kind::Addresses => "list of addresses",
+        };
+        let range = key
+            .kind
+            .permitted()
+            .map_or(String::new(), |range| format!(", {range}"));
+        format!(
+            "| `{}` | {kind}{range} | `{}` | {} |",
+            key.name,
+            key.default(),
+            key.doc
+        )
+    }
+
+    #[test]
+    fn the_readme_has_every_key() {
+        let expected: Vec<String> = KEYS.iter().map(row).collect();
+        let readme = include_str!("../../README.md");
+        let table = expected.join("\n");
+        assert!(
+            readme.contains(&table),
+            "the configuration table of README.md should be:\n{table}"
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Machine {
     pub cores: usize,
     /// Files one fd table may hold: the hard limit, to which the server raises the soft one.
     pub open_files: u64,
-    /// Bytes of memory that are available without swapping.
+    /// Bytes of memory that are available without swapping, or that the control group may use, whichever is less.
     pub memory: u64,
     /// Pages all TCP buffers may take together; `None` where the kernel doesn't show it (in another network namespace than the first).
     pub tcp_pages: Option<u64>,
@@ -68,7 +68,9 @@ impl Machine {
         let cores = std::thread::available_parallelism()
             .map_err(|error| CapacityError::Unreadable("the number of cores", error))?
             .get();
-        Self::parse(cores, &read(LIMITS)?, &read(MEMINFO)?, tcp_mem.as_deref())
+        let mut machine = Self::parse(cores, &read(LIMITS)?, &read(MEMINFO)?, tcp_mem.as_deref())?;
+        machine.memory = machine.memory.min(group_memory());
+        Ok(machine)
     }
 
     /// The same from the texts of `/proc/self/limits`, `/proc/meminfo` and `tcp_mem`.
@@ -112,6 +114,30 @@ fn available_memory(meminfo: &str) -> Option<u64> {
 /// `low pressure max`, in pages: the third figure.
 fn most_tcp_pages(tcp_mem: &str) -> Option<u64> {
     tcp_mem.split_whitespace().nth(2)?.parse().ok()
+}
+
+/// The least `memory.max` of this process's control group and those above it (version 2). A machine without such files has no such limit.
+fn group_memory() -> u64 {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap_or_default();
+    std::path::Path::new(path)
+        .ancestors()
+        .filter_map(|group| {
+            let file = std::path::Path::new("/sys/fs/cgroup")
+                .join(group)
+                .join("memory.max");
+            most_memory(&std::fs::read_to_string(file).ok()?)
+        })
+        .min()
+        .unwrap_or(u64::MAX)
+}
+
+/// `memory.max`: bytes, or `max`, which is no limit.
+fn most_memory(memory_max: &str) -> Option<u64> {
+    memory_max.trim().parse().ok()
 }
 
 /// What limits the number of connections.
@@ -292,6 +318,12 @@ mod tests {
                 "{limits:?} {meminfo:?} {tcp_mem:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_limit_of_a_control_group_is_read() {
+        assert_eq!(most_memory("1073741824\n"), Some(1 << 30));
+        assert_eq!(most_memory("max\n"), None);
     }
 
     #[test]
