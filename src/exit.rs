@@ -53,7 +53,7 @@ pub(crate) enum Failure {
     DataDir(DataDirError),
     /// Standard output can't be written.
     Output(io::Error),
-    /// The signals can't be caught.
+    /// The signals can't be waited for.
     Signals(io::Error),
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
             Self::Signals(error) => {
                 write!(
                     f,
-                    "SIGTERM and SIGINT can't be caught: {error}; check the limit of open files (ulimit -n)"
+                    "SIGTERM and SIGINT can't be waited for: {error}; raise the limits of threads and memory"
                 )
             }
         }

@@ -1,12 +1,8 @@
 //! `stillwire serve`: the server's life from the lock on its data directory to the last connection drained.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
+use stillwire::sys::signals::{Signal, Signals};
 use tracing::{info, warn};
 
 use crate::exit::{self, Failure};
@@ -17,6 +13,8 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     let Settings {
         config, capacity, ..
     } = settings;
+    // Before the first thread starts.
+    let signals = Signals::block().map_err(Failure::Signals)?;
     logging::start(&config.log);
     let data_dir = DataDir::lock(&config.data_dir)?;
     info!("{capacity}");
@@ -28,36 +26,36 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
-    // Before any reactor splits off its fd table: a handler may run on a reactor's thread, and the pipe it writes to must be the same
-    // file there.
-    let mut signals = catch_signals().map_err(Failure::Signals)?;
-    info!(data_dir = %data_dir.path().display(), reactors = config.reactors, max_connections = config.max_connections, "ready");
+    info!(
+        data_dir = %data_dir.path().display(),
+        reactors = config.reactors,
+        max_connections = config.max_connections,
+        "ready"
+    );
 
-    if let Some(signal) = signals.forever().next() {
-        info!(
-            signal = if signal == SIGINT {
-                "SIGINT"
-            } else {
-                "SIGTERM"
-            },
-            "draining"
-        );
-    }
+    let signal = signals.wait().map_err(Failure::Signals)?;
+    info!(signal = name(signal), "draining");
+    end_at_once_if_told_again(signals).map_err(Failure::Signals)?;
     info!("ended");
     Ok(())
 }
 
-/// The first SIGTERM or SIGINT is ours to answer; a second one ends the process at once.
-fn catch_signals() -> std::io::Result<Signals> {
-    let again = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        // In this order: the first signal finds the flag down and raises it.
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            i32::from(exit::CUT_SHORT),
-            again.clone(),
-        )?;
-        signal_hook::flag::register(signal, again.clone())?;
+/// A second signal does not wait for the drain.
+fn end_at_once_if_told_again(signals: Signals) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                warn!(signal = name(signal), "told twice, ending at once");
+                std::process::exit(i32::from(exit::CUT_SHORT));
+            }
+        })
+        .map(drop)
+}
+
+fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Terminate => "SIGTERM",
+        Signal::Interrupt => "SIGINT",
     }
-    Signals::new([SIGTERM, SIGINT])
 }
