@@ -13,9 +13,18 @@ use crate::wire::{Connack, Connect, ReasonCode, Version};
 
 impl Shard {
     /// Takes a client in. None: it was refused, CONNACK and [`Port::close`] have been called.
-    pub fn connect(&mut self, conn: ConnId, connect: &Connect<'_>, now: Millis, port: &mut impl Port) -> Option<Attached> {
+    pub fn connect(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Option<Attached> {
         self.counters().packets_in.add(1);
-        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         if let Err(reason) = self.acceptable(connect) {
             return self.refuse(conn, connect.version, reason, port);
@@ -36,7 +45,13 @@ impl Shard {
         })
     }
 
-    fn refuse(&mut self, conn: ConnId, version: Version, reason: ReasonCode, port: &mut impl Port) -> Option<Attached> {
+    fn refuse(
+        &mut self,
+        conn: ConnId,
+        version: Version,
+        reason: ReasonCode,
+        port: &mut impl Port,
+    ) -> Option<Attached> {
         self.counters().connects_refused.add(1);
         let reply = greet::refusal(version, reason);
         self.counters().packets_out.add(1);
@@ -61,7 +76,8 @@ impl Shard {
             return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
         }
         if let Some(will) = &connect.will {
-            validate_name(will.topic, self.mqtt().max_topic_levels).map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
+            validate_name(will.topic, self.mqtt().max_topic_levels)
+                .map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
             if super::publish::is_reserved(will.topic) {
                 return Err(ReasonCode::NOT_AUTHORIZED);
             }
@@ -73,14 +89,22 @@ impl Shard {
     fn assign_client_id(&mut self) -> String {
         loop {
             let id = format!("sw-{:016x}", self.random());
-            if greet::home(&self.shared.hasher, &id, self.reactors()) == self.me && self.find(&id).is_none() {
+            if greet::home(&self.shared.hasher, &id, self.reactors()) == self.me
+                && self.find(&id).is_none()
+            {
                 return id;
             }
         }
     }
 
     /// Finds or makes the session. True: it was there and goes on (Session Present). None: there is no place for another session.
-    fn open(&mut self, client_id: &str, clean_start: bool, now: Millis, port: &mut impl Port) -> Option<(SessionIdx, bool)> {
+    fn open(
+        &mut self,
+        client_id: &str,
+        clean_start: bool,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Option<(SessionIdx, bool)> {
         if let Some(idx) = self.find(client_id) {
             self.take_over(idx, now, port);
             // A session with expiry 0 ended with the connection that was taken over.
@@ -101,7 +125,9 @@ impl Shard {
         let at = self.sessions.0.insert(Session {
             client_id: text,
             serial: self.serial,
-            presence: Presence::Offline { until: Tick(u32::MAX) },
+            presence: Presence::Offline {
+                until: Tick(u32::MAX),
+            },
             flow: None,
             extras: None,
             expiry: 0,
@@ -115,7 +141,8 @@ impl Shard {
         let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.insert_unique(hash.0, at as u32, |&at| {
-            let text = std::str::from_utf8(ids.get(sessions[at as usize].client_id)).expect("client identifiers are stored as checked");
+            let text = std::str::from_utf8(ids.get(sessions[at as usize].client_id))
+                .expect("client identifiers are stored as checked");
             hasher.hash(text).0
         });
         self.counters().sessions.add(1);
@@ -143,7 +170,10 @@ impl Shard {
         session.max_packet = connect.maximum_packet_size.unwrap_or(u32::MAX);
         session.window = connect.receive_maximum.min(mqtt.max_inflight);
         session.flags = Flags::default();
-        session.flags.put(Flags::PROBLEM_INFORMATION, connect.request_problem_information);
+        session.flags.put(
+            Flags::PROBLEM_INFORMATION,
+            connect.request_problem_information,
+        );
         if will.is_some() || aliases > 0 {
             let extras = session.extras_mut();
             extras.will = will;
@@ -155,11 +185,20 @@ impl Shard {
     /// Section 3.1.2.10. An MQTT 3 client can't be told of another keep alive than its own, so its own holds.
     fn keep_alive(&self, connect: &Connect<'_>) -> u16 {
         let imposed = self.mqtt().server_keep_alive;
-        let imposes = connect.version == Version::V5 && imposed > 0 && (connect.keep_alive == 0 || connect.keep_alive > imposed);
+        let imposes = connect.version == Version::V5
+            && imposed > 0
+            && (connect.keep_alive == 0 || connect.keep_alive > imposed);
         if imposes { imposed } else { connect.keep_alive }
     }
 
-    fn connack(&mut self, idx: SessionIdx, connect: &Connect<'_>, present: bool, assigned: Option<&str>, port: &mut impl Port) {
+    fn connack(
+        &mut self,
+        idx: SessionIdx,
+        connect: &Connect<'_>,
+        present: bool,
+        assigned: Option<&str>,
+        port: &mut impl Port,
+    ) {
         let mqtt = &self.shared.mqtt;
         let session = &self.sessions[idx];
         let keep_alive = self.keep_alive(connect);
@@ -182,7 +221,9 @@ impl Shard {
 
     /// Sends again, in the order of the first time, what was in flight when the last connection ended (section 4.4).
     fn redeliver(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        let Some(flow) = self.sessions[idx].flow.take() else { return };
+        let Some(flow) = self.sessions[idx].flow.take() else {
+            return;
+        };
         for flying in flow.inflight() {
             match &flying.delivery {
                 Some(delivery) => {

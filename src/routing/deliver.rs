@@ -45,10 +45,29 @@ impl Grant<'_> {
 
 impl Shard {
     /// Gives a message to a session.
-    pub(super) fn offer(&mut self, idx: SessionIdx, message: &Arc<Message>, grant: Grant<'_>, now: Millis, port: &mut impl Port) {
+    pub(super) fn offer(
+        &mut self,
+        idx: SessionIdx,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         if self.sessions[idx].flags.has(Flags::WATCHING_RETAINED) {
             self.saw_live(idx, message);
         }
+        self.offer_retained(idx, message, grant, now, port);
+    }
+
+    /// As [`Shard::offer`], for a message that is no live one.
+    pub(super) fn offer_retained(
+        &mut self,
+        idx: SessionIdx,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         if message.is_expired(now) {
             self.counters().dropped_expired.add(1);
             return;
@@ -56,7 +75,9 @@ impl Shard {
         let conn = self.sessions[idx].conn();
         if grant.qos == Qos::AtMostOnce {
             match conn {
-                Some(conn) if port.has_room(conn) => self.transmit_plain(idx, message, grant, now, port),
+                Some(conn) if port.has_room(conn) => {
+                    self.transmit_plain(idx, message, grant, now, port);
+                }
                 Some(_) => self.counters().dropped_backlog.add(1),
                 // QoS 0 is for those who are there (section 4.1: the server may keep it, and we don't).
                 None => {}
@@ -102,16 +123,31 @@ impl Shard {
     }
 
     /// The queue of an absent client has no publisher that could wait for it: the operator's policy decides.
-    fn enqueue_offline(&mut self, idx: SessionIdx, delivery: Delivery, now: Millis, port: &mut impl Port) {
+    fn enqueue_offline(
+        &mut self,
+        idx: SessionIdx,
+        delivery: Delivery,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         let limits = self.queue_limits();
-        if self.mqtt().queue_full == QueueFull::Refuse && !self.sessions[idx].flow_mut().has_room_for(&delivery, limits) {
+        if self.mqtt().queue_full == QueueFull::Refuse
+            && !self.sessions[idx]
+                .flow_mut()
+                .has_room_for(&delivery, limits)
+        {
             self.counters().dropped_queue.add(1);
             delivery.message.mark_refused();
             self.sessions[idx].tidy();
             return;
         }
-        while !self.sessions[idx].flow_mut().has_room_for(&delivery, limits) {
-            let Some((oldest, was_held)) = self.sessions[idx].flow_mut().dequeue() else { break };
+        while !self.sessions[idx]
+            .flow_mut()
+            .has_room_for(&delivery, limits)
+        {
+            let Some((oldest, was_held)) = self.sessions[idx].flow_mut().dequeue() else {
+                break;
+            };
             self.counters().queued.sub(1);
             self.counters().dropped_queue.add(1);
             if was_held {
@@ -123,7 +159,9 @@ impl Shard {
 
     /// The client is gone, and publishers wait for its queue: the policy for absent clients now holds for these messages too.
     pub(super) fn rule_on_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        let Some(flow) = &mut self.sessions[idx].flow else { return };
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return;
+        };
         let held = flow.take_held();
         self.counters().queued.sub(held.len() as u64);
         for delivery in held {
@@ -143,7 +181,9 @@ impl Shard {
             if flow.in_flight() >= window || !port.has_room(conn) {
                 break;
             }
-            let Some((delivery, was_held)) = flow.dequeue() else { break };
+            let Some((delivery, was_held)) = flow.dequeue() else {
+                break;
+            };
             let message = Arc::clone(&delivery.message);
             let expired = message.is_expired(now);
             let id = (!expired).then(|| flow.launch(delivery.clone(), &mut last_id));
@@ -161,12 +201,19 @@ impl Shard {
                 self.settle(&message, now, port);
             }
         }
-        self.resume_queries(idx, port);
+        self.resume_queries(idx);
         self.sessions[idx].tidy();
     }
 
     /// Sends a message that was put in flight. One that is too large for the client counts as delivered (section 3.1.2.11.4).
-    fn fly(&mut self, idx: SessionIdx, delivery: &Delivery, id: PacketId, now: Millis, port: &mut impl Port) {
+    fn fly(
+        &mut self,
+        idx: SessionIdx,
+        delivery: &Delivery,
+        id: PacketId,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         if !self.transmit(idx, delivery, Some(id), false, now, port)
             && let Some(flow) = &mut self.sessions[idx].flow
         {
@@ -174,9 +221,19 @@ impl Shard {
         }
     }
 
-    fn transmit_plain(&mut self, idx: SessionIdx, message: &Arc<Message>, grant: Grant<'_>, now: Millis, port: &mut impl Port) {
+    fn transmit_plain(
+        &mut self,
+        idx: SessionIdx,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         let session = &self.sessions[idx];
-        let has_aliases = session.extras.as_ref().is_some_and(|extras| extras.aliases_out.is_some());
+        let has_aliases = session
+            .extras
+            .as_ref()
+            .is_some_and(|extras| extras.aliases_out.is_some());
         if !grant.ids.is_empty() || has_aliases {
             let delivery = Delivery {
                 message: Arc::clone(message),
@@ -188,8 +245,11 @@ impl Shard {
             self.transmit(idx, &delivery, None, false, now, port);
             return;
         }
-        let (version, max_packet, conn) = (session.version, session.max_packet as usize, session.conn());
-        let (packet, _) = self.frames.get(message, now, version, grant.qos, grant.retain);
+        let (version, max_packet, conn) =
+            (session.version, session.max_packet as usize, session.conn());
+        let (packet, _) = self
+            .frames
+            .get(message, now, version, grant.qos, grant.retain);
         let counters = self.shared.counters.of(self.me);
         if packet.len() > max_packet {
             counters.dropped_too_large.add(1);
@@ -211,12 +271,19 @@ impl Shard {
         port: &mut impl Port,
     ) -> bool {
         let session = &mut self.sessions[idx];
-        let Some(conn) = session.conn() else { return true };
+        let Some(conn) = session.conn() else {
+            return true;
+        };
         let counters = self.shared.counters.of(self.me);
         let message = &delivery.message;
-        let aliases = session.extras.as_deref_mut().and_then(|extras| extras.aliases_out.as_mut());
+        let aliases = session
+            .extras
+            .as_deref_mut()
+            .and_then(|extras| extras.aliases_out.as_mut());
         if delivery.ids.is_empty() && aliases.is_none() && !dup {
-            let (packet, id_at) = self.frames.get(message, now, session.version, delivery.qos, delivery.retain);
+            let (packet, id_at) =
+                self.frames
+                    .get(message, now, session.version, delivery.qos, delivery.retain);
             if packet.len() > session.max_packet as usize {
                 counters.dropped_too_large.add(1);
                 return false;
@@ -229,7 +296,9 @@ impl Shard {
             port.send(conn, packet);
             return true;
         }
-        let naming = aliases.as_ref().map_or(Naming::Name, |aliases| aliases.naming(message.topic()));
+        let naming = aliases
+            .as_ref()
+            .map_or(Naming::Name, |aliases| aliases.naming(message.topic()));
         let (topic, topic_alias) = match naming {
             Naming::Name => (message.topic(), None),
             Naming::Introduce(alias) => (message.topic(), Some(alias)),

@@ -6,12 +6,19 @@ use super::port::{CloseCause, Port};
 use super::{Fault, Shard, Verdict};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ConnId, SessionIdx};
+use crate::session::alias::Inbound;
 use crate::session::{Flags, Presence, Will};
 use crate::wire::{Disconnect, ReasonCode};
 
 impl Shard {
     /// The client says good-bye.
-    pub(super) fn disconnect(&mut self, idx: SessionIdx, disconnect: &Disconnect<'_>, now: Millis, port: &mut impl Port) -> Verdict {
+    pub(super) fn disconnect(
+        &mut self,
+        idx: SessionIdx,
+        disconnect: &Disconnect<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Verdict {
         if let Some(expiry) = disconnect.session_expiry {
             if self.sessions[idx].expiry == 0 && expiry > 0 {
                 // Section 3.14.2.2.2: a session that was to end with its connection can't be made to stay.
@@ -20,7 +27,7 @@ impl Shard {
             }
             self.sessions[idx].expiry = expiry.min(self.mqtt().max_session_expiry);
         }
-        let with_will = disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL_MESSAGE;
+        let with_will = disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL;
         if let Some(conn) = self.sessions[idx].conn() {
             port.close(conn, CloseCause::Disconnected);
             self.detach(idx, with_will, now, port);
@@ -31,8 +38,20 @@ impl Shard {
     /// The connection is gone without DISCONNECT: closed or reset by the peer, silent for too long, or deaf.
     ///
     /// For those that the server ends itself the client is told why, should it still listen.
-    pub fn lost(&mut self, idx: SessionIdx, conn: ConnId, cause: CloseCause, now: Millis, port: &mut impl Port) {
-        if self.sessions.0.get(idx.index()).is_some_and(|session| session.conn() == Some(conn)) {
+    pub fn lost(
+        &mut self,
+        idx: SessionIdx,
+        conn: ConnId,
+        cause: CloseCause,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        if self
+            .sessions
+            .0
+            .get(idx.index())
+            .is_some_and(|session| session.conn() == Some(conn))
+        {
             if cause == CloseCause::KeepAlive {
                 self.send_disconnect(idx, ReasonCode::KEEP_ALIVE_TIMEOUT, port);
             }
@@ -43,7 +62,9 @@ impl Shard {
     /// Another connection wants the session: the old one is told and closed. A session that ends with its connection ends now; the will
     /// is published, unless it has a delay and the session goes on (section 3.1.2.5).
     pub(super) fn take_over(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        let Some(conn) = self.sessions[idx].conn() else { return };
+        let Some(conn) = self.sessions[idx].conn() else {
+            return;
+        };
         self.counters().takeovers.add(1);
         self.send_disconnect(idx, ReasonCode::SESSION_TAKEN_OVER, port);
         port.close(conn, CloseCause::TakenOver);
@@ -51,7 +72,13 @@ impl Shard {
     }
 
     /// The session has no connection any more. Ends it if it does not outlive one.
-    pub(super) fn detach(&mut self, idx: SessionIdx, with_will: bool, now: Millis, port: &mut impl Port) {
+    pub(super) fn detach(
+        &mut self,
+        idx: SessionIdx,
+        with_will: bool,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         self.counters().sessions_online.sub(1);
         self.cancel_queries(idx);
         let session = &mut self.sessions[idx];
@@ -59,7 +86,7 @@ impl Shard {
         session.presence = Presence::Offline { until };
         session.flags = Flags::default();
         if let Some(extras) = &mut session.extras {
-            extras.aliases_in = Default::default();
+            extras.aliases_in = Inbound::default();
             extras.aliases_out = None;
             if !with_will {
                 extras.will = None;
@@ -70,7 +97,10 @@ impl Shard {
             return;
         }
         let extras = session.extras.as_deref_mut();
-        let delay = extras.as_ref().and_then(|extras| extras.will.as_ref()).map(|will| will.delay);
+        let delay = extras
+            .as_ref()
+            .and_then(|extras| extras.will.as_ref())
+            .map(|will| will.delay);
         match delay {
             Some(0) => {
                 let will = extras.and_then(|extras| extras.will.take());
@@ -94,7 +124,9 @@ impl Shard {
 
     fn schedule(&mut self, idx: SessionIdx) {
         match self.sessions[idx].next_due() {
-            Some(due) if due < Tick(u32::MAX) => self.wheel.schedule(&mut self.sessions, idx.0, due),
+            Some(due) if due < Tick(u32::MAX) => {
+                self.wheel.schedule(&mut self.sessions, idx.0, due);
+            }
             _ => self.wheel.cancel(&mut self.sessions, idx.0),
         }
     }
@@ -111,7 +143,9 @@ impl Shard {
     /// The wheel says that something of an offline session is due.
     pub(super) fn session_due(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let session = &mut self.sessions[idx];
-        let Presence::Offline { until } = session.presence else { return };
+        let Presence::Offline { until } = session.presence else {
+            return;
+        };
         if until <= now.tick() {
             self.end(idx, now, port);
             return;

@@ -29,8 +29,18 @@ pub(super) struct Frames {
 
 impl Frames {
     /// The packet for one kind of receiver, and where its packet identifier goes.
-    pub(super) fn get(&mut self, message: &Arc<Message>, now: Millis, version: Version, qos: Qos, retain: bool) -> (&mut [u8], Option<usize>) {
-        let same = self.of.as_ref().is_some_and(|(of, at)| Arc::ptr_eq(of, message) && *at == now);
+    pub(super) fn get(
+        &mut self,
+        message: &Arc<Message>,
+        now: Millis,
+        version: Version,
+        qos: Qos,
+        retain: bool,
+    ) -> (&mut [u8], Option<usize>) {
+        let same = self
+            .of
+            .as_ref()
+            .is_some_and(|(of, at)| Arc::ptr_eq(of, message) && *at == now);
         if !same {
             for frame in &mut self.frames {
                 frame.ready = false;

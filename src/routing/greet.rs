@@ -9,6 +9,7 @@ use crate::wire::{Connack, Connect, PacketType, ReasonCode, Version, WireError, 
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
 pub enum Greeting<'a> {
     /// The packet isn't whole yet.
     Incomplete,
@@ -34,7 +35,10 @@ pub fn greet(bytes: &[u8], max: u32) -> Greeting<'_> {
     match frame::split(bytes, max) {
         Ok(None) => Greeting::Incomplete,
         Ok(Some(frame)) => match Connect::decode(frame.body) {
-            Ok(connect) => Greeting::Connect { connect, len: frame.len },
+            Ok(connect) => Greeting::Connect {
+                connect,
+                len: frame.len,
+            },
             Err(error) => Greeting::Refuse(answer(&error, frame.body)),
         },
         Err(_) => Greeting::Refuse(Vec::new()),
@@ -80,21 +84,31 @@ pub fn home(hasher: &TopicHasher, client_id: &str, reactors: usize) -> ReactorId
 mod tests {
     use super::*;
 
-    const V311: &[u8] = &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'c'];
+    const V311: &[u8] = &[
+        0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'c',
+    ];
 
     #[test]
     fn a_connect_is_whole_or_incomplete_at_every_split() {
         for split in 0..V311.len() {
-            assert!(matches!(greet(&V311[..split], 1000), Greeting::Incomplete), "at {split}");
+            assert!(
+                matches!(greet(&V311[..split], 1000), Greeting::Incomplete),
+                "at {split}"
+            );
         }
-        let Greeting::Connect { connect, len } = greet(V311, 1000) else { panic!("whole") };
+        let Greeting::Connect { connect, len } = greet(V311, 1000) else {
+            panic!("whole")
+        };
         assert_eq!((connect.client_id, len), ("c", V311.len()));
     }
 
     #[test]
     fn what_is_no_connect_is_refused_at_its_first_byte() {
         for first in (0..=255u8).filter(|first| *first != 0x10) {
-            assert!(matches!(greet(&[first], 1000), Greeting::Refuse(reply) if reply.is_empty()), "{first:#04x}");
+            assert!(
+                matches!(greet(&[first], 1000), Greeting::Refuse(reply) if reply.is_empty()),
+                "{first:#04x}"
+            );
         }
     }
 
@@ -103,13 +117,18 @@ mod tests {
         for (level, want) in [(2u8, vec![0x20, 2, 0, 1]), (6, vec![0x20, 3, 0, 0x84, 0])] {
             let mut bytes = V311.to_vec();
             bytes[8] = level;
-            let Greeting::Refuse(reply) = greet(&bytes, 1000) else { panic!("level {level} was taken") };
+            let Greeting::Refuse(reply) = greet(&bytes, 1000) else {
+                panic!("level {level} was taken")
+            };
             assert_eq!(reply, want, "level {level}");
         }
     }
 
     #[test]
     fn a_connect_over_the_limit_is_refused_by_its_header() {
-        assert!(matches!(greet(&[0x10, 0xFF, 0xFF, 0x7F], 1000), Greeting::Refuse(_)));
+        assert!(matches!(
+            greet(&[0x10, 0xFF, 0xFF, 0x7F], 1000),
+            Greeting::Refuse(_)
+        ));
     }
 }

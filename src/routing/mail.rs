@@ -71,18 +71,27 @@ pub enum Mail {
         after: Option<Box<str>>,
         /// The shard that asks.
         from: ReactorId,
-        /// Its key for the question.
-        query: u32,
+        /// Its name for the question.
+        query: QueryId,
     },
     /// Answers a `RetainedQuery`.
     RetainedPart {
-        /// The asker's key.
-        query: u32,
+        /// The asker's name for the question.
+        query: QueryId,
         /// Matches, in the order of their topics.
         messages: Vec<Arc<Message>>,
         /// Where to go on; none when the shard has nothing more.
         resume: Option<Box<str>>,
     },
+}
+
+/// Names a question for retained messages, so that an answer can't meet another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryId {
+    /// For whom.
+    pub session: SessionId,
+    /// Which question of the shard.
+    pub ticket: u32,
 }
 
 /// Counts the shards that have yet to hear of the filters of one SUBSCRIBE.

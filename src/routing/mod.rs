@@ -32,10 +32,11 @@ mod retained;
 mod subscribe;
 mod system;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use crate::clock::Millis;
@@ -45,7 +46,7 @@ use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
-use crate::topic::{FilterId, Index, Masks, Own, ReactorSet, Routes, TopicHasher};
+use crate::topic::{Entry, FilterId, Index, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, WireError};
 use mail::Mail;
@@ -75,7 +76,10 @@ impl Shared {
     /// `topics`: how many exact topics are expected, which sizes the masks.
     pub fn new(reactors: usize, topics: usize, hasher: TopicHasher, mqtt: Mqtt) -> Self {
         Self {
-            masks: Arc::new(Masks::new(reactors, topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_ROWS))),
+            masks: Arc::new(Masks::new(
+                reactors,
+                topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_ROWS),
+            )),
             hasher,
             mqtt,
             counters: AllCounters::new(reactors),
@@ -174,7 +178,10 @@ pub struct Shard {
     routes: Routes,
     groups: groups::Groups,
     retained: retained::Store,
-    queries: Slab<retained::Query>,
+    /// Sessions to which retained messages are being sent, and those of them that go on next.
+    watches: HashMap<SessionIdx, retained::Watch>,
+    asking: VecDeque<SessionId>,
+    ticket: u32,
     subacks: Slab<subscribe::PendingSuback>,
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
@@ -187,7 +194,8 @@ pub struct Shard {
 #[derive(Debug, Default)]
 struct Scratch {
     matched: Vec<FilterId>,
-    reactors: ReactorSet,
+    entries: Vec<Entry>,
+    ids: Vec<u32>,
     packet: Vec<u8>,
     due: Vec<u32>,
 }
@@ -195,12 +203,18 @@ struct Scratch {
 impl Shard {
     /// A shard without sessions. `capacity`: how many sessions to reserve address space for. `seed`: for choices that may be guessed but
     /// must be spread (assigned client identifiers, members of a group).
-    pub fn new(me: ReactorId, shared: Arc<Shared>, capacity: usize, seed: u64, now: Millis) -> Self {
+    pub fn new(
+        me: ReactorId,
+        shared: Arc<Shared>,
+        capacity: usize,
+        seed: u64,
+        now: Millis,
+    ) -> Self {
         let hasher = shared.hasher.clone();
         Self {
             me,
             sessions: Sessions(Slab::with_capacity(capacity)),
-            ids: Arena::new(),
+            ids: Arena::default(),
             by_id: HashTable::new(),
             serial: 0,
             wheel: Wheel::new(limits::SESSION_WHEEL_BUCKETS, now.tick()),
@@ -209,7 +223,9 @@ impl Shard {
             routes: Routes::new(hasher),
             groups: groups::Groups::default(),
             retained: retained::Store::default(),
-            queries: Slab::new(),
+            watches: HashMap::new(),
+            asking: VecDeque::new(),
+            ticket: 0,
             subacks: Slab::new(),
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
@@ -235,7 +251,9 @@ impl Shard {
     /// The other shards.
     fn others(&self) -> impl Iterator<Item = ReactorId> + use<> {
         let me = self.me;
-        (0..self.shared.reactors as u16).map(ReactorId).filter(move |reactor| *reactor != me)
+        (0..self.shared.reactors as u16)
+            .map(ReactorId)
+            .filter(move |reactor| *reactor != me)
     }
 
     /// A pseudo-random number (`SplitMix64`): spread, not secret.
@@ -249,12 +267,14 @@ impl Shard {
 
     fn find(&self, client_id: &str) -> Option<SessionIdx> {
         let hash = self.shared.hasher.hash(client_id);
-        let found = self.by_id.find(hash.0, |&at| self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes());
+        let found = self.by_id.find(hash.0, |&at| {
+            self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes()
+        });
         found.map(|&at| SessionIdx(at))
     }
 
     fn client_id(&self, idx: SessionIdx) -> &str {
-        std::str::from_utf8(self.ids.get(self.sessions[idx].client_id)).expect("client identifiers are stored as checked")
+        self.ids.text(self.sessions[idx].client_id)
     }
 
     fn id_of(&self, idx: SessionIdx) -> SessionId {
@@ -271,7 +291,13 @@ impl Shard {
     }
 
     /// Handles one packet of an attached client.
-    pub fn packet(&mut self, idx: SessionIdx, frame: &Frame<'_>, now: Millis, port: &mut impl Port) -> Verdict {
+    pub fn packet(
+        &mut self,
+        idx: SessionIdx,
+        frame: &Frame<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Verdict {
         self.counters().packets_in.add(1);
         let version = self.sessions[idx].version;
         let done = match wire::decode(frame, version) {
@@ -282,14 +308,27 @@ impl Shard {
             }
             Ok(Packet::Puback(ack)) => self.puback(idx, &ack, now, port),
             Ok(Packet::Pubrec(ack)) => self.pubrec(idx, &ack, now, port),
-            Ok(Packet::Pubrel(ack)) => self.pubrel(idx, &ack, port),
+            Ok(Packet::Pubrel(ack)) => {
+                self.pubrel(idx, &ack, port);
+                Ok(())
+            }
             Ok(Packet::Pubcomp(ack)) => self.pubcomp(idx, &ack, now, port),
             Ok(Packet::Subscribe(subscribe)) => self.subscribe(idx, &subscribe, now, port),
-            Ok(Packet::Unsubscribe(unsubscribe)) => self.unsubscribe(idx, &unsubscribe, port),
-            Ok(Packet::Disconnect(disconnect)) => return self.disconnect(idx, &disconnect, now, port),
+            Ok(Packet::Unsubscribe(unsubscribe)) => {
+                self.unsubscribe(idx, &unsubscribe, port);
+                Ok(())
+            }
+            Ok(Packet::Disconnect(disconnect)) => {
+                return self.disconnect(idx, &disconnect, now, port);
+            }
             // A second CONNECT, AUTH without a method in CONNECT, and packets that only a server sends.
             Ok(
-                Packet::Connect(_) | Packet::Auth(_) | Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp,
+                Packet::Connect(_)
+                | Packet::Auth(_)
+                | Packet::Connack(_)
+                | Packet::Suback(_)
+                | Packet::Unsuback(_)
+                | Packet::Pingresp,
             ) => Err(Fault::new(ReasonCode::PROTOCOL_ERROR)),
             Err(error) => Err(error.into()),
         };
@@ -350,13 +389,20 @@ impl Shard {
         match mail {
             Mail::Publish(message) => self.fan_out(message, now, port),
             Mail::Inbox(message) => self.inbox(&message, now, port),
-            Mail::Group { message, key, hops } => self.group_message(&message, &key, hops, now, port),
+            Mail::Group { message, key, hops } => {
+                self.group_message(&message, &key, hops, now, port);
+            }
             Mail::Settled {
                 session,
                 packet_id,
                 outcome,
             } => self.settled(session, packet_id, outcome, now, port),
-            Mail::Interest { path, from, wanted, known } => {
+            Mail::Interest {
+                path,
+                from,
+                wanted,
+                known,
+            } => {
                 if wanted {
                     self.routes.add(&path, from);
                 } else {
@@ -371,16 +417,33 @@ impl Shard {
                 offline,
                 known,
             } => {
-                self.routes.set_group(&key.group, &key.path, from, online, offline);
+                self.routes
+                    .set_group(&key.group, &key.path, from, online, offline);
                 self.now_known(known, now, port);
             }
             Mail::Known { suback } => self.suback_ready(suback, now, port),
             Mail::Retain(message) => self.retain(&message, now, port),
-            Mail::RetainedQuery { path, after, from, query } => {
+            Mail::RetainedQuery {
+                path,
+                after,
+                from,
+                query,
+            } => {
                 let (messages, resume) = self.retained.part(&path, after.as_deref(), now);
-                port.post(from, Mail::RetainedPart { query, messages, resume });
+                port.post(
+                    from,
+                    Mail::RetainedPart {
+                        query,
+                        messages,
+                        resume,
+                    },
+                );
             }
-            Mail::RetainedPart { query, messages, resume } => self.retained_part(query, &messages, resume, now, port),
+            Mail::RetainedPart {
+                query,
+                messages,
+                resume,
+            } => self.retained_part(query, &messages, resume, now, port),
         }
     }
 
@@ -394,7 +457,12 @@ impl Shard {
         self.frames.forget();
         let mut due = std::mem::take(&mut self.scratch.due);
         due.clear();
-        self.wheel.expire(&mut self.sessions, now.tick(), limits::SESSION_TIMERS, &mut due);
+        self.wheel.expire(
+            &mut self.sessions,
+            now.tick(),
+            limits::SESSION_TIMERS,
+            &mut due,
+        );
         for at in due.drain(..) {
             self.session_due(SessionIdx(at), now, port);
         }
@@ -406,12 +474,13 @@ impl Shard {
 
     /// One slice of the work that is too long for one turn. True: there is more.
     pub fn work(&mut self, now: Millis, port: &mut impl Port) -> bool {
-        self.fan_out_slice(now, port)
+        let asking = self.ask_next(now, port);
+        self.fan_out_slice(now, port) || asking
     }
 
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
-        !self.fanouts.is_empty()
+        !self.fanouts.is_empty() || !self.asking.is_empty()
     }
 
     /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.
@@ -430,29 +499,56 @@ impl Shard {
 
     /// Panics if the parts of the shard contradict each other.
     pub fn check_invariants(&self) {
-        assert_eq!(self.by_id.len(), self.sessions.0.len(), "a session without its client identifier, or the reverse");
+        assert_eq!(
+            self.by_id.len(),
+            self.sessions.0.len(),
+            "a session without its client identifier, or the reverse"
+        );
         let mut online = 0;
         for (at, session) in &self.sessions.0 {
             let idx = SessionIdx(at as u32);
-            assert_eq!(self.find(self.client_id(idx)), Some(idx), "a client identifier leads to another session");
+            assert_eq!(
+                self.find(self.client_id(idx)),
+                Some(idx),
+                "a client identifier leads to another session"
+            );
             online += u64::from(session.conn().is_some());
             if let Presence::Offline { .. } = session.presence {
-                assert!(session.expiry > 0, "a session that should have ended with its connection");
+                assert!(
+                    session.expiry > 0,
+                    "a session that should have ended with its connection"
+                );
             }
             if let Some(flow) = &session.flow {
                 flow.check_invariants();
-                assert!(flow.held() == 0 || session.conn().is_some(), "publishers wait for an offline session");
+                assert!(
+                    flow.held() == 0 || session.conn().is_some(),
+                    "publishers wait for an offline session"
+                );
             }
         }
-        assert_eq!(self.counters().sessions_online.get(), online, "sessions_online drifted");
-        assert_eq!(self.counters().sessions.get(), self.sessions.0.len() as u64, "sessions drifted");
+        assert_eq!(
+            self.counters().sessions_online.get(),
+            online,
+            "sessions_online drifted"
+        );
+        assert_eq!(
+            self.counters().sessions.get(),
+            self.sessions.0.len() as u64,
+            "sessions drifted"
+        );
         self.groups.check_invariants();
         self.index.check_invariants();
     }
 
     fn take_session_place(&self) -> bool {
         let limit = u64::from(self.mqtt().max_sessions);
-        let taken = self.shared.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1));
+        let taken =
+            self.shared
+                .sessions
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+                    (count < limit).then_some(count + 1)
+                });
         taken.is_ok()
     }
 

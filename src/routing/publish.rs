@@ -18,7 +18,10 @@ const INBOX: &str = "$inbox/";
 /// The client identifier that an inbox topic names.
 pub(super) fn inbox_of(topic: &str) -> Option<&str> {
     let rest = topic.strip_prefix(INBOX)?;
-    Some(rest.split_once('/').map_or(rest, |(client_id, _)| client_id))
+    Some(
+        rest.split_once('/')
+            .map_or(rest, |(client_id, _)| client_id),
+    )
 }
 
 /// Topics that a client may not publish to: the server's own (section 4.7.2), but for inboxes.
@@ -28,13 +31,20 @@ pub(super) fn is_reserved(topic: &str) -> bool {
 
 impl Shard {
     /// A PUBLISH from a client.
-    pub(super) fn publish(&mut self, idx: SessionIdx, publish: &Publish<'_>, now: Millis, port: &mut impl Port) -> Result<(), Fault> {
+    pub(super) fn publish(
+        &mut self,
+        idx: SessionIdx,
+        publish: &Publish<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
         self.counters().publishes_in.add(1);
-        if publish.properties.subscription_ids.clone().next().is_some() {
+        if !publish.properties.subscription_ids.is_empty() {
             return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
         }
         let topic = self.resolve_alias(idx, publish)?;
-        validate_name(&topic, self.mqtt().max_topic_levels).map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
+        validate_name(&topic, self.mqtt().max_topic_levels)
+            .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
         let Some(id) = publish.packet_id else {
             if !is_reserved(&topic) {
                 let message = Arc::new(self.message(idx, publish, &topic, now));
@@ -62,8 +72,18 @@ impl Shard {
     }
 
     /// Routes a QoS 1 or 2 message, and acknowledges it now or when it is settled.
-    fn take(&mut self, idx: SessionIdx, id: PacketId, message: &Arc<Message>, now: Millis, port: &mut impl Port) -> Result<(), Fault> {
-        let owes_nothing = self.sessions[idx].flow.as_ref().is_none_or(|flow| flow.owed() == 0);
+    fn take(
+        &mut self,
+        idx: SessionIdx,
+        id: PacketId,
+        message: &Arc<Message>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
+        let owes_nothing = self.sessions[idx]
+            .flow
+            .as_ref()
+            .is_none_or(|flow| flow.owed() == 0);
         if message.qos == Qos::AtLeastOnce && owes_nothing {
             // The common case: settled at once, nothing to remember.
             self.route(message, now, port);
@@ -91,19 +111,36 @@ impl Shard {
             session: self.id_of(idx),
             packet_id: publish.packet_id,
         };
-        Message::from_publish(publish, topic, self.shared.hasher.hash(topic), publisher, now)
+        Message::from_publish(
+            publish,
+            topic,
+            self.shared.hasher.hash(topic),
+            publisher,
+            now,
+        )
     }
 
     /// Section 3.3.2.3.4.
-    fn resolve_alias<'a>(&mut self, idx: SessionIdx, publish: &Publish<'a>) -> Result<Cow<'a, str>, Fault> {
-        let Some(alias) = publish.properties.topic_alias else { return Ok(Cow::Borrowed(publish.topic)) };
+    fn resolve_alias<'a>(
+        &mut self,
+        idx: SessionIdx,
+        publish: &Publish<'a>,
+    ) -> Result<Cow<'a, str>, Fault> {
+        let Some(alias) = publish.properties.topic_alias else {
+            return Ok(Cow::Borrowed(publish.topic));
+        };
         if alias > self.mqtt().topic_alias_maximum {
             return Err(Fault::new(ReasonCode::TOPIC_ALIAS_INVALID));
         }
         let session = &mut self.sessions[idx];
         if publish.topic.is_empty() {
-            let known = session.extras.as_ref().and_then(|extras| extras.aliases_in.get(alias));
-            return known.map(|topic| Cow::Owned(topic.to_owned())).ok_or(Fault::new(ReasonCode::PROTOCOL_ERROR));
+            let known = session
+                .extras
+                .as_ref()
+                .and_then(|extras| extras.aliases_in.get(alias));
+            return known
+                .map(|topic| Cow::Owned(topic.to_owned()))
+                .ok_or(Fault::new(ReasonCode::PROTOCOL_ERROR));
         }
         session.extras_mut().aliases_in.set(alias, publish.topic);
         Ok(Cow::Borrowed(publish.topic))
@@ -112,7 +149,10 @@ impl Shard {
     /// Section 4.9. An MQTT 3 client knows no such limit: it is not read from while it has too much unsettled.
     fn check_receive_maximum(&self, idx: SessionIdx) -> Result<(), Fault> {
         let session = &self.sessions[idx];
-        let unacked = session.flow.as_ref().map_or(0, |flow| flow.received_unacked());
+        let unacked = session
+            .flow
+            .as_ref()
+            .map_or(0, |flow| flow.received_unacked());
         if session.is_v5() && unacked >= usize::from(self.mqtt().receive_maximum) {
             return Err(Fault::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED));
         }
@@ -132,16 +172,20 @@ impl Shard {
             }
             return;
         }
-        let mut to = std::mem::take(&mut self.scratch.reactors);
-        to = ReactorSet::default();
+        let mut to = ReactorSet::default();
         self.shared.masks.collect(message.hash, &mut to);
+        let seed = self.random();
         let mut groups = Vec::new();
-        self.routes.matching(message.hash, message.topic(), &mut to, |group| {
-            groups.push(GroupKey {
-                group: group.group.into(),
-                path: group.path.into(),
+        self.routes
+            .matching(message.hash, message.topic(), &mut to, |group| {
+                if let Some(picked) = group.pick(seed) {
+                    let key = GroupKey {
+                        group: group.group.into(),
+                        path: group.path.into(),
+                    };
+                    groups.push((picked, Arc::new(key)));
+                }
             });
-        });
         for reactor in to.iter() {
             if reactor == self.me {
                 message.expect();
@@ -150,9 +194,8 @@ impl Shard {
                 self.hand(reactor, message, Mail::Publish, port);
             }
         }
-        self.scratch.reactors = to;
-        for key in groups {
-            self.to_group(message, &Arc::new(key), 0, now, port);
+        for (picked, key) in groups {
+            self.post_to_group(message, &key, picked, 0, now, port);
         }
         if message.retain {
             let home = self.retained_home(message);
@@ -167,7 +210,13 @@ impl Shard {
     }
 
     /// Posts a message to another shard; at QoS 0 only while its mailbox has room.
-    pub(super) fn hand(&mut self, to: ReactorId, message: &Arc<Message>, mail: impl FnOnce(Arc<Message>) -> Mail, port: &mut impl Port) {
+    pub(super) fn hand(
+        &mut self,
+        to: ReactorId,
+        message: &Arc<Message>,
+        mail: impl FnOnce(Arc<Message>) -> Mail,
+        port: &mut impl Port,
+    ) {
         if message.qos == Qos::AtMostOnce && !port.has_post_room(to) {
             self.counters().dropped_mailbox.add(1);
             return;
@@ -180,7 +229,13 @@ impl Shard {
     pub(super) fn inbox(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
         if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id)) {
             message.mark_matched();
-            self.offer(idx, message, super::deliver::Grant::plain(message.qos), now, port);
+            self.offer(
+                idx,
+                message,
+                super::deliver::Grant::plain(message.qos),
+                now,
+                port,
+            );
         }
         self.settle(message, now, port);
     }
@@ -190,9 +245,15 @@ impl Shard {
         if message.qos == Qos::AtMostOnce {
             return;
         }
-        let Some(outcome) = message.settle() else { return };
-        let Some(publisher) = message.publisher else { return };
-        let Some(packet_id) = publisher.packet_id else { return };
+        let Some(outcome) = message.settle() else {
+            return;
+        };
+        let Some(publisher) = message.publisher else {
+            return;
+        };
+        let Some(packet_id) = publisher.packet_id else {
+            return;
+        };
         if publisher.reactor == self.me {
             self.settled(publisher.session, packet_id, outcome, now, port);
         } else {
@@ -216,8 +277,12 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) {
-        let Some(idx) = self.live(session) else { return };
-        let Some(flow) = &mut self.sessions[idx].flow else { return };
+        let Some(idx) = self.live(session) else {
+            return;
+        };
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return;
+        };
         flow.settled(packet_id, outcome);
         if let Err(fault) = self.release_acks(idx, port) {
             self.expel(idx, fault, now, port);

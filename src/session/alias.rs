@@ -60,7 +60,9 @@ impl Outbound {
     pub fn naming(&self, topic: &str) -> Naming {
         match self.topics.iter().position(|known| &**known == topic) {
             Some(at) => Naming::Alias(at as u16 + 1),
-            None if self.topics.len() < usize::from(self.maximum) => Naming::Introduce(self.topics.len() as u16 + 1),
+            None if self.topics.len() < usize::from(self.maximum) => {
+                Naming::Introduce(self.topics.len() as u16 + 1)
+            }
             None => Naming::Name,
         }
     }

@@ -110,7 +110,10 @@ pub struct Flow {
 impl Flow {
     /// Nothing is in flight, waiting or owed: the box can go.
     pub fn is_idle(&self) -> bool {
-        self.inflight.is_empty() && self.queue.is_empty() && self.owed.is_empty() && self.unreleased.is_empty()
+        self.inflight.is_empty()
+            && self.queue.is_empty()
+            && self.owed.is_empty()
+            && self.unreleased.is_empty()
     }
 
     // ---- towards the client ----
@@ -267,8 +270,16 @@ impl Flow {
     /// The session ends: everything undelivered, in order.
     pub fn into_undelivered(self) -> impl Iterator<Item = (Delivery, bool)> {
         let kept = self.queue.len() - self.held;
-        let flying = self.inflight.into_iter().filter_map(|flying| flying.delivery).map(|delivery| (delivery, false));
-        let queued = self.queue.into_iter().enumerate().map(move |(at, delivery)| (delivery, at >= kept));
+        let flying = self
+            .inflight
+            .into_iter()
+            .filter_map(|flying| flying.delivery)
+            .map(|delivery| (delivery, false));
+        let queued = self
+            .queue
+            .into_iter()
+            .enumerate()
+            .map(move |(at, delivery)| (delivery, at >= kept));
         flying.chain(queued)
     }
 
@@ -276,7 +287,11 @@ impl Flow {
 
     /// QoS 1 and 2 messages from the client that are not acknowledged in full (Receive Maximum, section 4.9).
     pub fn received_unacked(&self) -> usize {
-        let owed_once = self.owed.iter().filter(|owed| owed.qos == Qos::AtLeastOnce).count();
+        let owed_once = self
+            .owed
+            .iter()
+            .filter(|owed| owed.qos == Qos::AtLeastOnce)
+            .count();
         owed_once + self.unreleased.len()
     }
 
@@ -293,13 +308,21 @@ impl Flow {
             }
             self.unreleased.push(id);
         }
-        self.owed.push_back(Owed { id, qos, outcome: None });
+        self.owed.push_back(Owed {
+            id,
+            qos,
+            outcome: None,
+        });
         true
     }
 
     /// A message of the client is settled.
     pub fn settled(&mut self, id: PacketId, outcome: Outcome) {
-        if let Some(owed) = self.owed.iter_mut().find(|owed| owed.id == id && owed.outcome.is_none()) {
+        if let Some(owed) = self
+            .owed
+            .iter_mut()
+            .find(|owed| owed.id == id && owed.outcome.is_none())
+        {
             owed.outcome = Some(outcome);
         }
     }
@@ -344,10 +367,28 @@ impl Flow {
     pub fn check_invariants(&self) {
         assert!(self.held <= self.queue.len(), "more held than queued");
         let kept = self.queue.len() - self.held;
-        assert_eq!(self.kept_bytes, self.queue.iter().take(kept).map(Delivery::weight).sum::<usize>(), "queue bytes drifted");
+        assert_eq!(
+            self.kept_bytes,
+            self.queue
+                .iter()
+                .take(kept)
+                .map(Delivery::weight)
+                .sum::<usize>(),
+            "queue bytes drifted"
+        );
         for (at, flying) in self.inflight.iter().enumerate() {
-            assert!(self.inflight.iter().skip(at + 1).all(|other| other.id != flying.id), "packet identifier in flight twice");
-            assert_eq!(flying.delivery.is_some(), flying.phase == Phase::Published, "a released message is the client's");
+            assert!(
+                self.inflight
+                    .iter()
+                    .skip(at + 1)
+                    .all(|other| other.id != flying.id),
+                "packet identifier in flight twice"
+            );
+            assert_eq!(
+                flying.delivery.is_some(),
+                flying.phase == Phase::Published,
+                "a released message is the client's"
+            );
         }
         assert!(self.unreleased.len() <= MAX_UNRELEASED);
     }

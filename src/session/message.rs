@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::clock::Millis;
-use crate::ids::{ReactorId, SessionId};
+use crate::ids::{ReactorId, SessionId, SessionIdx};
 use crate::topic::TopicHash;
 use crate::wire::{self, Forward, PacketId, Publish, Qos};
 
@@ -61,12 +61,21 @@ pub struct Message {
 
 impl Message {
     /// Takes what must be kept of a PUBLISH. `topic` is the resolved one, where the packet had an alias.
-    pub fn from_publish(publish: &Publish<'_>, topic: &str, hash: TopicHash, publisher: Publisher, now: Millis) -> Self {
+    pub fn from_publish(
+        publish: &Publish<'_>,
+        topic: &str,
+        hash: TopicHash,
+        publisher: Publisher,
+        now: Millis,
+    ) -> Self {
         let mut message = Self::new(topic, hash, &publish.properties.forward, publish.payload);
         message.qos = publish.qos;
         message.retain = publish.retain;
         message.publisher = Some(publisher);
-        message.expires = publish.properties.message_expiry.map(|secs| now.plus_secs(u64::from(secs)));
+        message.expires = publish
+            .properties
+            .message_expiry
+            .map(|secs| now.plus_secs(u64::from(secs)));
         message
     }
 
@@ -99,6 +108,25 @@ impl Message {
         }
     }
 
+    /// A copy for which nobody waits: its publisher has been told already.
+    #[must_use]
+    pub fn without_publisher(&self) -> Self {
+        Self {
+            publisher: None,
+            body: self.body.clone(),
+            waiting: AtomicU32::new(1),
+            outcome: AtomicU8::new(0),
+            ..*self
+        }
+    }
+
+    /// True if this session published it.
+    pub fn is_from(&self, reactor: ReactorId, idx: SessionIdx, serial: u32) -> bool {
+        self.publisher.is_some_and(|publisher| {
+            publisher.reactor == reactor && publisher.session == SessionId { idx, serial }
+        })
+    }
+
     /// The topic name.
     pub fn topic(&self) -> &str {
         let bytes = &self.body[..usize::from(self.topic_len)];
@@ -128,7 +156,8 @@ impl Message {
 
     /// Whole seconds left of its expiry interval, for the receiver.
     pub fn expiry_left(&self, now: Millis) -> Option<u32> {
-        self.expires.map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
+        self.expires
+            .map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
     }
 
     /// One more shard, or a full queue, has yet to take it before it may be acknowledged.

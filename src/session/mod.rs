@@ -104,7 +104,10 @@ pub struct Extras {
 impl Extras {
     /// Nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.will.is_none() && self.shared.is_empty() && self.aliases_out.is_none() && self.aliases_in.is_empty()
+        self.will.is_none()
+            && self.shared.is_empty()
+            && self.aliases_out.is_none()
+            && self.aliases_in.is_empty()
     }
 }
 
@@ -159,7 +162,9 @@ impl Session {
 
     /// When an offline session is to be looked at next: its end, or its will.
     pub fn next_due(&self) -> Option<Tick> {
-        let Presence::Offline { until } = self.presence else { return None };
+        let Presence::Offline { until } = self.presence else {
+            return None;
+        };
         let will = self.extras.as_ref().and_then(|extras| extras.will_due);
         Some(will.map_or(until, |due| due.min(until)))
     }
