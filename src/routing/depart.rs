@@ -26,7 +26,7 @@ impl Shard {
             }
             self.sessions[idx].expiry = expiry.min(self.mqtt().max_session_expiry);
         }
-        let with_will = disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL_MESSAGE;
+        let with_will = disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL;
         if let Some(conn) = self.sessions[idx].conn() {
             port.close(conn, CloseCause::Disconnected);
             self.detach(idx, with_will, now, port);

@@ -46,7 +46,7 @@ use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
-use crate::topic::{Entry, FilterId, Index, Masks, Own, ReactorSet, Routes, TopicHasher};
+use crate::topic::{Entry, FilterId, Index, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{self, Disconnect, Frame, Packet, ReasonCode, WireError};
 use mail::Mail;
@@ -196,7 +196,6 @@ struct Scratch {
     matched: Vec<FilterId>,
     entries: Vec<Entry>,
     ids: Vec<u32>,
-    reactors: ReactorSet,
     packet: Vec<u8>,
     due: Vec<u32>,
 }
@@ -215,7 +214,7 @@ impl Shard {
         Self {
             me,
             sessions: Sessions(Slab::with_capacity(capacity)),
-            ids: Arena::new(),
+            ids: Arena::default(),
             by_id: HashTable::new(),
             serial: 0,
             wheel: Wheel::new(limits::SESSION_WHEEL_BUCKETS, now.tick()),
@@ -275,8 +274,7 @@ impl Shard {
     }
 
     fn client_id(&self, idx: SessionIdx) -> &str {
-        std::str::from_utf8(self.ids.get(self.sessions[idx].client_id))
-            .expect("client identifiers are stored as checked")
+        self.ids.text(self.sessions[idx].client_id)
     }
 
     fn id_of(&self, idx: SessionIdx) -> SessionId {

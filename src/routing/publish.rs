@@ -39,7 +39,7 @@ impl Shard {
         port: &mut impl Port,
     ) -> Result<(), Fault> {
         self.counters().publishes_in.add(1);
-        if publish.properties.subscription_ids.clone().next().is_some() {
+        if !publish.properties.subscription_ids.is_empty() {
             return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
         }
         let topic = self.resolve_alias(idx, publish)?;
@@ -172,8 +172,7 @@ impl Shard {
             }
             return;
         }
-        let mut to = std::mem::take(&mut self.scratch.reactors);
-        to = ReactorSet::default();
+        let mut to = ReactorSet::default();
         self.shared.masks.collect(message.hash, &mut to);
         let seed = self.random();
         let mut groups = Vec::new();
@@ -195,7 +194,6 @@ impl Shard {
                 self.hand(reactor, message, Mail::Publish, port);
             }
         }
-        self.scratch.reactors = to;
         for (picked, key) in groups {
             self.to_group(message, &key, picked, 0, now, port);
         }

@@ -41,7 +41,6 @@ struct Request<'a> {
     id: Option<u32>,
     known: Option<Arc<Known>>,
     retained: Vec<Wanted>,
-    now: Millis,
     v5: bool,
     packet: &'a Subscribe<'a>,
 }
@@ -65,7 +64,6 @@ impl Shard {
             id: packet.subscription_id,
             known: None,
             retained: Vec::new(),
-            now,
             v5: self.sessions[idx].is_v5(),
             packet,
         };
@@ -144,7 +142,7 @@ impl Shard {
             self.announce_members(&key, Some(&known), port);
             return Ok(Ok(options.qos));
         }
-        if self.index.options_of(idx, filter.path).is_none()
+        if !self.index.has(idx, filter.path)
             && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
         {
             return Ok(Err(ReasonCode::QUOTA_EXCEEDED));

@@ -303,6 +303,12 @@ impl Index {
         Some(self.subscribers(filter)[position as usize].options())
     }
 
+    /// Whether a session subscribes to a filter.
+    pub fn has(&self, session: SessionIdx, path: &str) -> bool {
+        let filter = self.lookup(self.hasher.hash(path), path);
+        filter.is_some_and(|filter| self.position(session, filter).is_some())
+    }
+
     /// A session's subscription identifier for a filter.
     pub fn subscription_id(&self, session: SessionIdx, filter: FilterId) -> Option<u32> {
         self.ids.get(&(session, filter)).copied()
