@@ -76,7 +76,7 @@ impl Shard {
         if grant.qos == Qos::AtMostOnce {
             match conn {
                 Some(conn) if port.has_room(conn) => {
-                    self.transmit_plain(idx, message, grant, now, port)
+                    self.transmit_plain(idx, message, grant, now, port);
                 }
                 Some(_) => self.counters().dropped_backlog.add(1),
                 // QoS 0 is for those who are there (section 4.1: the server may keep it, and we don't).

@@ -6,6 +6,7 @@ use super::port::{CloseCause, Port};
 use super::{Fault, Shard, Verdict};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ConnId, SessionIdx};
+use crate::session::alias::Inbound;
 use crate::session::{Flags, Presence, Will};
 use crate::wire::{Disconnect, ReasonCode};
 
@@ -85,7 +86,7 @@ impl Shard {
         session.presence = Presence::Offline { until };
         session.flags = Flags::default();
         if let Some(extras) = &mut session.extras {
-            extras.aliases_in = Default::default();
+            extras.aliases_in = Inbound::default();
             extras.aliases_out = None;
             if !with_will {
                 extras.will = None;
@@ -124,7 +125,7 @@ impl Shard {
     fn schedule(&mut self, idx: SessionIdx) {
         match self.sessions[idx].next_due() {
             Some(due) if due < Tick(u32::MAX) => {
-                self.wheel.schedule(&mut self.sessions, idx.0, due)
+                self.wheel.schedule(&mut self.sessions, idx.0, due);
             }
             _ => self.wheel.cancel(&mut self.sessions, idx.0),
         }

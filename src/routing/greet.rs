@@ -9,6 +9,7 @@ use crate::wire::{Connack, Connect, PacketType, ReasonCode, Version, WireError, 
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
 pub enum Greeting<'a> {
     /// The packet isn't whole yet.
     Incomplete,

@@ -308,10 +308,16 @@ impl Shard {
             }
             Ok(Packet::Puback(ack)) => self.puback(idx, &ack, now, port),
             Ok(Packet::Pubrec(ack)) => self.pubrec(idx, &ack, now, port),
-            Ok(Packet::Pubrel(ack)) => self.pubrel(idx, &ack, port),
+            Ok(Packet::Pubrel(ack)) => {
+                self.pubrel(idx, &ack, port);
+                Ok(())
+            }
             Ok(Packet::Pubcomp(ack)) => self.pubcomp(idx, &ack, now, port),
             Ok(Packet::Subscribe(subscribe)) => self.subscribe(idx, &subscribe, now, port),
-            Ok(Packet::Unsubscribe(unsubscribe)) => self.unsubscribe(idx, &unsubscribe, port),
+            Ok(Packet::Unsubscribe(unsubscribe)) => {
+                self.unsubscribe(idx, &unsubscribe, port);
+                Ok(())
+            }
             Ok(Packet::Disconnect(disconnect)) => {
                 return self.disconnect(idx, &disconnect, now, port);
             }
@@ -384,7 +390,7 @@ impl Shard {
             Mail::Publish(message) => self.fan_out(message, now, port),
             Mail::Inbox(message) => self.inbox(&message, now, port),
             Mail::Group { message, key, hops } => {
-                self.group_message(&message, &key, hops, now, port)
+                self.group_message(&message, &key, hops, now, port);
             }
             Mail::Settled {
                 session,

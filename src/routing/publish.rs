@@ -195,7 +195,7 @@ impl Shard {
             }
         }
         for (picked, key) in groups {
-            self.to_group(message, &key, picked, 0, now, port);
+            self.post_to_group(message, &key, picked, 0, now, port);
         }
         if message.retain {
             let home = self.retained_home(message);

@@ -248,7 +248,7 @@ impl Shard {
         idx: SessionIdx,
         packet: &Unsubscribe<'_>,
         port: &mut impl Port,
-    ) -> Result<(), Fault> {
+    ) {
         let mut codes = Vec::with_capacity(packet.filters.len());
         for text in packet.filters.iter() {
             let code = match Filter::parse(text, self.mqtt().max_topic_levels) {
@@ -261,7 +261,6 @@ impl Shard {
         let mut out = Vec::new();
         Unsuback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
         self.send(idx, &out, port);
-        Ok(())
     }
 
     fn unsubscribe_from(

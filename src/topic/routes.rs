@@ -21,7 +21,7 @@ pub struct Routes {
     /// Filters without a wildcard, which shared groups have.
     exact: HashTable<u32>,
     wildcards: FilterTrie,
-    routes: Pool<Route>,
+    all: Pool<Route>,
 }
 
 /// Where messages go that match one filter.
@@ -99,7 +99,7 @@ impl Routes {
         Self {
             exact: HashTable::new(),
             wildcards: FilterTrie::new(hasher.clone()),
-            routes: Pool::default(),
+            all: Pool::default(),
             hasher,
         }
     }
@@ -107,13 +107,13 @@ impl Routes {
     /// A reactor has its first subscriber to a wildcard filter. Repeating it changes nothing.
     pub fn add(&mut self, path: &str, reactor: ReactorId) {
         let route = self.find_or_add(path);
-        self.routes[route].reactors.insert(reactor);
+        self.all[route].reactors.insert(reactor);
     }
 
     /// A reactor has lost its last subscriber to a wildcard filter.
     pub fn remove(&mut self, path: &str, reactor: ReactorId) {
         if let Some(route) = self.find(path) {
-            self.routes[route].reactors.remove(reactor);
+            self.all[route].reactors.remove(reactor);
             self.prune(route);
         }
     }
@@ -132,11 +132,7 @@ impl Routes {
             return;
         }
         let route = self.find_or_add(path);
-        let groups = &mut self.routes[route].groups;
-        if !groups.contains_key(group) {
-            groups.insert(group.into(), Group::default());
-        }
-        let group = groups.get_mut(group).expect("it was just added");
+        let group = self.all[route].groups.entry(group.into()).or_default();
         let now = Members {
             reactor,
             online,
@@ -161,7 +157,7 @@ impl Routes {
         mut on_group: impl FnMut(GroupRef<'_>),
     ) {
         let mut visit = |route: u32| {
-            let route = &self.routes[route];
+            let route = &self.all[route];
             to.union(&route.reactors);
             for (group, Group { members }) in &route.groups {
                 on_group(GroupRef {
@@ -179,7 +175,7 @@ impl Routes {
 
     /// How many filters there are.
     pub fn len(&self) -> usize {
-        self.routes.len()
+        self.all.len()
     }
 
     /// Whether there is none.
@@ -197,7 +193,7 @@ impl Routes {
 
     fn find_exact(&self, hash: TopicHash, path: &str) -> Option<u32> {
         self.exact
-            .find(hash.0, |&route| *self.routes[route].path == *path)
+            .find(hash.0, |&route| *self.all[route].path == *path)
             .copied()
     }
 
@@ -205,7 +201,7 @@ impl Routes {
         if let Some(route) = self.find(path) {
             return route;
         }
-        let route = self.routes.insert(Route {
+        let route = self.all.insert(Route {
             path: path.into(),
             ..Route::default()
         });
@@ -213,13 +209,10 @@ impl Routes {
             self.wildcards.insert(path, route);
         } else {
             let Self {
-                exact,
-                routes,
-                hasher,
-                ..
+                exact, all, hasher, ..
             } = self;
             exact.insert_unique(hasher.hash(path).0, route, |&other| {
-                hasher.hash(&routes[other].path).0
+                hasher.hash(&all[other].path).0
             });
         }
         route
@@ -227,7 +220,7 @@ impl Routes {
 
     fn leave_group(&mut self, name: &str, path: &str, reactor: ReactorId) {
         let Some(route) = self.find(path) else { return };
-        let groups = &mut self.routes[route].groups;
+        let groups = &mut self.all[route].groups;
         if let Some(group) = groups.get_mut(name) {
             group.members.retain(|members| members.reactor != reactor);
             if group.members.is_empty() {
@@ -239,10 +232,10 @@ impl Routes {
 
     /// Forgets a filter that leads nowhere.
     fn prune(&mut self, route: u32) {
-        if !self.routes[route].reactors.is_empty() || !self.routes[route].groups.is_empty() {
+        if !self.all[route].reactors.is_empty() || !self.all[route].groups.is_empty() {
             return;
         }
-        let path = self.routes.remove(route).path;
+        let path = self.all.remove(route).path;
         if has_wildcard(&path) {
             self.wildcards.remove(&path);
         } else if let Ok(entry) = self
@@ -259,10 +252,10 @@ impl Routes {
     /// When the parts disagree.
     pub fn check_invariants(&self) {
         self.wildcards.check_invariants();
-        assert_eq!(self.exact.len() + self.wildcards.len(), self.routes.len());
-        for route in self.routes.iter().filter(|route| !route.path.is_empty()) {
+        assert_eq!(self.exact.len() + self.wildcards.len(), self.all.len());
+        for route in self.all.iter().filter(|route| !route.path.is_empty()) {
             let found = self.find(&route.path).expect("every route is found");
-            assert!(std::ptr::eq(&raw const self.routes[found], route));
+            assert!(std::ptr::eq(&raw const self.all[found], route));
             assert!(!route.reactors.is_empty() || !route.groups.is_empty());
             for group in route.groups.values() {
                 assert!(!group.members.is_empty());
