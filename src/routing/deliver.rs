@@ -14,7 +14,8 @@ use crate::ids::SessionIdx;
 use crate::session::Flags;
 use crate::session::alias::Naming;
 use crate::session::flow::{Delivery, QueueLimits, Queued};
-use crate::session::message::{GroupKey, Message};
+use crate::session::message::Message;
+use crate::topic::GroupKey;
 use crate::wire::publish::{self, PublishOut};
 use crate::wire::{PacketId, Qos, ReasonCode};
 

@@ -430,8 +430,7 @@ impl Shard {
                 offline,
                 known,
             } => {
-                self.routes
-                    .set_group(&key.group, &key.path, from, online, offline);
+                self.routes.set_group(&key, from, online, offline);
                 self.now_known(known, now, port);
             }
             Mail::Known { suback } => self.suback_ready(suback, now, port),

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::limits::MAX_UNRELEASED;
-use crate::session::message::{GroupKey, Message, Outcome};
+use crate::session::message::{Message, Outcome};
+use crate::topic::GroupKey;
 use crate::wire::{PacketId, Qos, ReasonCode};
 
 /// A message for this client: what was published, and how this client is to get it.
