@@ -3,7 +3,7 @@
 //! A filter is a 12-byte record; its text lies in the arena, its subscribers are one entry in the record or a list. All filters are found by
 //! hash; those with a wildcard are in the trie too. The index neither delivers nor knows what a session is beyond its number.
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 
 use super::arena::{Arena, StrRef};
 use super::filter::has_wildcard;
@@ -177,10 +177,27 @@ impl Index {
     /// For a fan-out that is walked later, while subscriptions come and go: each subscriber of `matched` is appended to `out` once, its options
     /// merged as [`Index::merged`] does. With one filter that is a copy of its list.
     pub fn snapshot(&self, matched: &[FilterId], out: &mut Vec<Entry>) {
-        for (current, &filter) in matched.iter().enumerate() {
-            let list = self.subscribers(filter);
-            if matched.len() == 1 {
+        let lists = || matched.iter().map(|&filter| self.subscribers(filter));
+        let total: usize = lists().map(<[Entry]>::len).sum();
+        let longest = (0..matched.len()).max_by_key(|&at| self.subscribers(matched[at]).len());
+        for (current, list) in lists().enumerate() {
+            let others = total - list.len();
+            if others == 0 {
                 out.extend_from_slice(list);
+            } else if Some(current) == longest && list.len() / 8 > others {
+                // A broadcast, and a few who listen to more: only these few can be in the list twice.
+                let few = lists().enumerate().filter(|&(at, _)| at != current);
+                let few: HashSet<SessionIdx> = few
+                    .flat_map(|(_, list)| list)
+                    .map(|entry| entry.session())
+                    .collect();
+                out.extend(list.iter().filter_map(|&entry| {
+                    if few.contains(&entry.session()) {
+                        self.merge(entry, matched, current)
+                    } else {
+                        Some(entry)
+                    }
+                }));
             } else {
                 out.extend(
                     list.iter()
