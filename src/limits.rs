@@ -21,6 +21,10 @@ pub const FANOUT_SLICE: usize = 512;
 /// publishers' windows.
 pub const FANOUT_BACKLOG: usize = 16 << 20;
 
+/// Wildcard filters and filters of shared subscriptions over all shards. Every shard has a copy of each, some 300 bytes: they are for
+/// back ends, not for a filter a phone.
+pub const MAX_ROUTES: usize = 100_000;
+
 /// Retained messages in one part of an answer, and how many a shard looks at to find them: both bound the work of one letter.
 pub const RETAINED_PART: usize = 128;
 /// See [`RETAINED_PART`].
@@ -41,10 +45,12 @@ pub const POST_BACKLOG: usize = 65_536;
 /// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
 pub const SESSION_WHEEL_BUCKETS: usize = 4096;
 
-/// Rows of the interest masks: one a connection that the server may hold, within these bounds. A row of up to 64 reactors is 8 bytes.
+/// Rows of the interest masks: one a connection that the server may hold, a bit a reactor, but no fewer than these.
 pub const MIN_MASK_ROWS: usize = 1 << 14;
-/// See [`MIN_MASK_ROWS`].
-pub const MAX_MASK_ROWS: usize = 1 << 22;
+
+/// Bytes of the interest masks at most: 16 a connection at 2,000,000 of them. Rows are shared beyond that, which costs useless hops and
+/// nothing else.
+pub const MAX_MASK_BYTES: usize = 32 << 20;
 
 // ---- wire ----
 
