@@ -5,4 +5,5 @@ pub mod config;
 pub mod counters;
 pub mod ids;
 pub mod limits;
+pub mod sys;
 pub mod wheel;
