@@ -125,6 +125,10 @@ counters! {
     queued_bytes,
     /// QoS 0 messages not sent, as the connection's backlog was full.
     dropped_backlog,
+    /// QoS 0 deliveries shed, as too many fan-outs waited.
+    dropped_fanout,
+    /// Messages not retained, as the limit was reached.
+    dropped_retained,
     /// QoS 0 messages not forwarded, as another reactor's mailbox was full.
     dropped_mailbox,
     /// Messages dropped from a full session queue.

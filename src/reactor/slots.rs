@@ -116,8 +116,6 @@ pub struct Pending {
     written: usize,
     /// When the peer took something last.
     pub progress: Tick,
-    /// The close that follows when everything is written says goodbye properly.
-    pub linger: bool,
 }
 
 impl Pending {

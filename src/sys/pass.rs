@@ -15,6 +15,9 @@ use super::check;
 /// Descriptors in one message at most: what the kernel takes is 253 (`SCM_MAX_FD`).
 pub const MAX_BATCH: usize = 250;
 
+/// What a pair's buffer is asked to hold, so that a message of 128 KB always fits and a few wait.
+const SEND_BUFFER: usize = 512 << 10;
+
 /// Bytes that the control data of [`MAX_BATCH`] descriptors takes, in words so that it is aligned for a `cmsghdr`.
 const CONTROL_WORDS: usize = {
     // SAFETY: CMSG_SPACE only computes.
@@ -36,6 +39,7 @@ pub fn pair() -> io::Result<(Sender, Receiver)> {
     for socket in [&send, &receive] {
         socket.set_nonblocking(true)?;
     }
+    send.set_send_buffer_size(SEND_BUFFER)?;
     Ok((Sender(send.into()), Receiver(receive.into())))
 }
 
