@@ -52,6 +52,37 @@ pub const MAX_MASK_ROWS: usize = 1 << 22;
 /// would be 262,144. Clients that subscribe to more than a few thousand topics send several packets.
 pub const MAX_FILTERS_PER_PACKET: usize = 8192;
 
+// ---- configuration and capacity ----
+
+/// Connections of one process that the configuration accepts: 16 Mi. Slots are reserved as virtual memory at start, 1 GiB for these; no
+/// machine's kernel holds more (3.9 KB each are 65 GB).
+pub const MAX_CONNECTIONS: u64 = 1 << 24;
+
+/// Addresses one server listens on. Every reactor opens each of them.
+pub const MAX_LISTENERS: usize = 16;
+
+/// Largest MQTT packet there is: 268,435,455 bytes after a fixed header of 5 (MQTT 5 section 2.1.4).
+pub const LARGEST_PACKET: u64 = 268_435_455 + 5;
+
+/// Largest configuration file that is read; what is larger isn't one.
+pub const CONFIG_FILE_BYTES: u64 = 1 << 20;
+
+/// Kernel memory of an idle TCP connection with its file: measured, and the same for every server.
+pub const KERNEL_BYTES_PER_CONNECTION: u64 = 3_900;
+
+/// User-space memory of an idle connection with its session and two subscriptions, as the capacity report counts it.
+pub const USER_BYTES_PER_CONNECTION: u64 = 256;
+
+/// File descriptors of each reactor's table that are not for connections: files that were open when the table was split off, and
+/// for every reactor its poller, waker and hand-over sockets, of which each table has a copy.
+pub const fn reserved_files(reactors: usize) -> u64 {
+    64 + 4 * reactors as u64
+}
+
+/// Homes are chosen by a hash, so reactors don't fill evenly: a table keeps this many standard deviations free. With 1,024 reactors
+/// the fullest one exceeds five about once in 3,000 fillings.
+pub const UNEVEN_HOMES_SIGMA: f64 = 5.0;
+
 // --- topic ---
 
 /// Bits of a session's index in a subscriber entry; the other six are its options. 67 million sessions a shard, at 3.9 KB of kernel memory each,
@@ -67,8 +98,9 @@ pub const ARENA_CHUNK_BYTES: usize = 128 << 10;
 /// Records of a page of the topic index: memory grows by pages, so that nothing is copied and at most one page is spare.
 pub const POOL_PAGE_RECORDS: usize = 1024;
 
-/// Parts of the table of filters. Each grows on its own, so that no rehash of a million filters stops a reactor: one of 16,000 takes under 1 ms.
-pub const FILTER_TABLE_PARTS: usize = 64;
+/// Parts of the table of filters. Each grows on its own, so that no rehash of a million filters stops a reactor: a part has 4,000 of them then, which
+/// takes about a millisecond with every one out of cache.
+pub const FILTER_TABLE_PARTS: usize = 256;
 
 /// Subscriptions that a session keeps as a chain, which costs least; with more it gets a hash map of its own. Walking the chain is the price of
 /// every subscribe and unsubscribe, so it has to stay short.
@@ -164,8 +196,3 @@ pub const HANDOVER_BACKLOG: usize = 8;
 
 /// Stack of a reactor's thread; virtual, and nothing in the loop recurses.
 pub const REACTOR_STACK: usize = 512 << 10;
-
-/// File descriptors of a reactor's table that are not for connections: stdio, poller, listeners, and two of every reactor.
-pub const fn table_reserve(reactors: usize) -> u64 {
-    64 + 4 * reactors as u64
-}

@@ -48,11 +48,24 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(f, "cannot listen on {address}: another program listens there; stop it or choose another port")
+                write!(
+                    f,
+                    "cannot listen on {address}: another program listens there; stop it or choose another port"
+                )
             }
-            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}; choose another address"),
-            Self::Pin { reactor, core, error } => {
-                write!(f, "cannot pin reactor {reactor} to core {core}: {error}; allow that core or switch pinning off")
+            Self::Listen(address, error) => write!(
+                f,
+                "cannot listen on {address}: {error}; choose another address"
+            ),
+            Self::Pin {
+                reactor,
+                core,
+                error,
+            } => {
+                write!(
+                    f,
+                    "cannot pin reactor {reactor} to core {core}: {error}; allow that core or switch pinning off"
+                )
             }
             Self::OpenFiles { limit, needed } => write!(
                 f,
@@ -82,21 +95,30 @@ impl Server {
         let each = seats_each(config.max_connections, reactors);
         enough_files(reactors, each)?;
         let cores = if config.pin {
-            sys::affinity::cores().map_err(|error| StartError::System("the cores are unknown", error))?
+            sys::affinity::cores()
+                .map_err(|error| StartError::System("the cores are unknown", error))?
         } else {
             Vec::new()
         };
         let claims: Vec<Claim> = config
             .listen
             .iter()
-            .map(|&address| Claim::take(address).map_err(|error| StartError::Listen(address, error)))
+            .map(|&address| {
+                Claim::take(address).map_err(|error| StartError::Listen(address, error))
+            })
             .collect::<Result<_, _>>()?;
         let addresses: Vec<SocketAddr> = claims.iter().map(Claim::address).collect();
-        let lines = Lines::new(reactors).map_err(|error| StartError::System("no lines between the reactors", error))?;
+        let lines = Lines::new(reactors)
+            .map_err(|error| StartError::System("no lines between the reactors", error))?;
         let topics = config.max_connections as usize;
         let mut server = Self {
             addresses,
-            shared: Arc::new(Shared::new(reactors, topics, TopicHasher::random(), config.mqtt.clone())),
+            shared: Arc::new(Shared::new(
+                reactors,
+                topics,
+                TopicHasher::random(),
+                config.mqtt.clone(),
+            )),
             lines: Arc::new(lines),
             threads: Vec::with_capacity(reactors),
         };
@@ -125,7 +147,11 @@ impl Server {
         Ok(server)
     }
 
-    fn spawn(&mut self, setup: Setup, started: mpsc::Sender<Result<(), StartError>>) -> Result<(), StartError> {
+    fn spawn(
+        &mut self,
+        setup: Setup,
+        started: mpsc::Sender<Result<(), StartError>>,
+    ) -> Result<(), StartError> {
         let reactor = setup.me.index();
         let run = move || {
             let ready = Reactor::new(setup);
@@ -195,8 +221,14 @@ impl Drop for Server {
 
 fn setup_failed(reactor: usize, error: SetupError) -> StartError {
     match error {
-        SetupError::Table(error) => StartError::System("a reactor gets no fd table of its own", error),
-        SetupError::Pin(core, error) => StartError::Pin { reactor, core, error },
+        SetupError::Table(error) => {
+            StartError::System("a reactor gets no fd table of its own", error)
+        }
+        SetupError::Pin(core, error) => StartError::Pin {
+            reactor,
+            core,
+            error,
+        },
         SetupError::Listen(address, error) => StartError::Listen(address, error),
         SetupError::Poll(error) => StartError::System("a reactor gets no poller", error),
     }
@@ -214,7 +246,8 @@ fn seats_each(max_connections: u32, reactors: usize) -> u32 {
 
 /// Raise the limit of open files as far as it goes and see that it is enough.
 fn enough_files(reactors: usize, each: u32) -> Result<(), StartError> {
-    let limit = sys::rlimit::raise_open_files().map_err(|error| StartError::System("the limit of open files is unknown", error))?;
+    let limit = sys::rlimit::raise_open_files()
+        .map_err(|error| StartError::System("the limit of open files is unknown", error))?;
     let needed = u64::from(each) + limits::reserved_files(reactors);
     if limit < needed {
         return Err(StartError::OpenFiles { limit, needed });

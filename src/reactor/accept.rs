@@ -74,7 +74,9 @@ impl Reactor {
 
     /// How long accepting still stands still.
     pub(super) fn accept_resumes_in(&self) -> Option<Duration> {
-        self.pause.until.map(|until| until.saturating_duration_since(Instant::now()))
+        self.pause
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     fn not_accepted(&mut self, index: usize, error: &std::io::Error) {
@@ -89,7 +91,9 @@ impl Reactor {
                     tracing::warn!(reactor = self.me.0, %error, "accepting stands still: raise the limit of open files or the number of reactors");
                 }
             }
-            _ if error.kind() == std::io::ErrorKind::WouldBlock => self.listeners[index].ready = false,
+            _ if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.listeners[index].ready = false
+            }
             // A connection that broke before it was accepted (accept(2), ECONNABORTED and network errors): the next one.
             _ => {}
         }
@@ -107,13 +111,20 @@ impl Reactor {
                 return;
             }
         };
-        self.io.connections.counters().bytes_in.add(bytes.len() as u64);
+        self.io
+            .connections
+            .counters()
+            .bytes_in
+            .add(bytes.len() as u64);
         match self.next(bytes) {
             Next::Refuse(words) => self.turn_away(&socket, &words),
             next => match self.seats.enter(self.me) {
                 Err(_) => match greet(bytes, self.largest_connect()) {
                     Greeting::Connect { connect, .. } => {
-                        self.turn_away(&socket, &refusal(connect.version, ReasonCode::QUOTA_EXCEEDED));
+                        self.turn_away(
+                            &socket,
+                            &refusal(connect.version, ReasonCode::QUOTA_EXCEEDED),
+                        );
                     }
                     _ => self.turn_away(&socket, &[]),
                 },
@@ -136,7 +147,9 @@ impl Reactor {
             }
             return;
         }
-        let Some(conn) = self.io.connections.add(socket) else { return };
+        let Some(conn) = self.io.connections.add(socket) else {
+            return;
+        };
         match next {
             Next::Stay => self.admit(conn, bytes),
             _ if bytes.is_empty() => {}
@@ -180,7 +193,12 @@ impl Reactor {
             Next::Wait if ended => self.io.connections.drop_lost(conn, CloseCause::Refused),
             Next::Wait => self.keep_greeting(conn, kept),
             Next::Stay => {
-                let more = self.io.connections.slots.get(conn).is_some_and(|slot| slot.flags.any(Flags::READABLE.and(Flags::ENDED)));
+                let more = self
+                    .io
+                    .connections
+                    .slots
+                    .get(conn)
+                    .is_some_and(|slot| slot.flags.any(Flags::READABLE.and(Flags::ENDED)));
                 self.admit(conn, &kept);
                 if more {
                     self.io.connections.serve_later(conn);
@@ -199,7 +217,9 @@ impl Reactor {
     }
 
     fn keep_greeting(&mut self, conn: ConnId, kept: Vec<u8>) {
-        let Some(slot) = self.io.connections.slots.get_mut(conn) else { return };
+        let Some(slot) = self.io.connections.slots.get_mut(conn) else {
+            return;
+        };
         if !kept.is_empty() {
             slot.pending_mut().input = kept;
         }
@@ -220,10 +240,12 @@ impl Reactor {
             Greeting::Incomplete => Next::Wait,
             Greeting::Refuse(words) => Next::Refuse(words),
             Greeting::Connect { connect, .. } if connect.client_id.is_empty() => Next::Stay,
-            Greeting::Connect { connect, .. } => match home(&self.shared.hasher, connect.client_id, self.reactors) {
-                home if home == self.me => Next::Stay,
-                home => Next::Go(home, connect.version),
-            },
+            Greeting::Connect { connect, .. } => {
+                match home(&self.shared.hasher, connect.client_id, self.reactors) {
+                    home if home == self.me => Next::Stay,
+                    home => Next::Go(home, connect.version),
+                }
+            }
         }
     }
 
@@ -244,7 +266,9 @@ impl Reactor {
     fn turn_away(&self, socket: &TcpStream, words: &[u8]) {
         let counters = self.io.connections.counters();
         counters.refused.add(1);
-        if !words.is_empty() && let tcp::Writing::Taken(n) = tcp::write(socket, words) {
+        if !words.is_empty()
+            && let tcp::Writing::Taken(n) = tcp::write(socket, words)
+        {
             counters.bytes_out.add(n as u64);
         }
     }
@@ -263,7 +287,11 @@ impl Reactor {
                     }
                     if batch.lost > 0 {
                         (0..batch.lost).for_each(|_| self.seats.leave(self.me));
-                        self.io.connections.counters().handover_lost.add(batch.lost as u64);
+                        self.io
+                            .connections
+                            .counters()
+                            .handover_lost
+                            .add(batch.lost as u64);
                         tracing::error!(
                             reactor = self.me.0,
                             lost = batch.lost,
@@ -298,6 +326,10 @@ impl Reactor {
 
     /// The largest CONNECT that is taken.
     pub(super) fn largest_connect(&self) -> u32 {
-        self.io.connections.mqtt().max_connect_size.min(limits::LARGEST_CONNECT)
+        self.io
+            .connections
+            .mqtt()
+            .max_connect_size
+            .min(limits::LARGEST_CONNECT)
     }
 }

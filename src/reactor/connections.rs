@@ -54,7 +54,14 @@ pub struct Connections {
 
 impl Connections {
     /// Without any connection.
-    pub fn new(me: ReactorId, shared: Arc<Shared>, seats: Arc<Seats>, registry: Registry, log: bool, now: Millis) -> Self {
+    pub fn new(
+        me: ReactorId,
+        shared: Arc<Shared>,
+        seats: Arc<Seats>,
+        registry: Registry,
+        log: bool,
+        now: Millis,
+    ) -> Self {
         Self {
             me,
             slots: Slots::new(seats.each() as usize),
@@ -98,8 +105,15 @@ impl Connections {
             return None;
         };
         self.counters().connections.set(self.slots.len() as u64);
-        self.wheel.schedule(&mut self.slots, conn.slot, self.now.tick().after_millis(wait));
-        if let Err(error) = self.registry.register(&mut SourceFd(&fd), token::of(conn), Interest::READABLE) {
+        self.wheel.schedule(
+            &mut self.slots,
+            conn.slot,
+            self.now.tick().after_millis(wait),
+        );
+        if let Err(error) =
+            self.registry
+                .register(&mut SourceFd(&fd), token::of(conn), Interest::READABLE)
+        {
             // Out of kernel memory or of the user's epoll watches.
             tracing::warn!(reactor = self.me.0, %error, "a connection can't be watched and is closed");
             self.counters().refused.add(1);
@@ -111,7 +125,9 @@ impl Connections {
 
     /// The connection has a session from now on.
     pub fn attach(&mut self, conn: ConnId, attached: crate::routing::Attached) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         if slot.state == State::Greeting {
             slot.state = State::Attached;
             slot.session = attached.session;
@@ -126,7 +142,10 @@ impl Connections {
         let slot = self.slots.remove(conn)?;
         self.counters().connections.set(self.slots.len() as u64);
         // The socket lives on elsewhere, so closing our copy would not take it from our poller.
-        if let Err(error) = self.registry.deregister(&mut SourceFd(&slot.socket.as_raw_fd())) {
+        if let Err(error) = self
+            .registry
+            .deregister(&mut SourceFd(&slot.socket.as_raw_fd()))
+        {
             tracing::warn!(reactor = self.me.0, %error, "a connection that moves is still watched");
         }
         Some(slot.socket)
@@ -147,7 +166,9 @@ impl Connections {
 
     /// Close once everything queued is written. The shard knows of it, or never knew of the connection.
     pub fn begin_close(&mut self, conn: ConnId, cause: CloseCause) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         if matches!(slot.state, State::Closing | State::Lingering) {
             return;
         }
@@ -160,9 +181,14 @@ impl Connections {
 
     /// Note that a connection is broken or deaf; the shard hears of it between other calls.
     pub fn lose(&mut self, conn: ConnId, cause: CloseCause) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         if !slot.flags.has(Flags::BROKEN) {
-            slot.flags.put(Flags::BROKEN, cause == CloseCause::PeerGone || cause == CloseCause::SlowReader);
+            slot.flags.put(
+                Flags::BROKEN,
+                cause == CloseCause::PeerGone || cause == CloseCause::SlowReader,
+            );
             self.lost.push_back((conn, cause));
         }
     }
@@ -203,13 +229,20 @@ impl Connections {
 
     /// Whether the next turn has something to do without an event.
     pub fn has_work(&self) -> bool {
-        !(self.leftovers.is_empty() && self.closing.is_empty() && self.lost.is_empty() && self.drained.is_empty())
+        !(self.leftovers.is_empty()
+            && self.closing.is_empty()
+            && self.lost.is_empty()
+            && self.drained.is_empty())
     }
 
     /// The socket can be written to again.
     pub fn writable(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
-        let Some(pending) = &mut slot.pending else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        let Some(pending) = &mut slot.pending else {
+            return;
+        };
         let mut total = 0;
         // Until it is full again: the poller tells only of changes.
         while !pending.output().is_empty() {
@@ -254,7 +287,9 @@ impl Connections {
 
     /// Write what the outbox has for one connection; what the socket doesn't take becomes its backlog.
     fn flush_one(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         let chain = std::mem::take(&mut slot.chain);
         if chain.is_empty() || slot.flags.has(Flags::BROKEN) {
             return;
@@ -278,7 +313,9 @@ impl Connections {
 
     /// Keep the packets of a chain, but for the first `taken` bytes, until the socket has room.
     fn keep_rest(&mut self, conn: ConnId, chain: Chain, mut taken: usize) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         let pending = slot.pending_mut();
         for piece in self.outbox.pieces(chain) {
             let skip = taken.min(piece.len());
@@ -292,7 +329,9 @@ impl Connections {
     fn wait_for_room(&mut self, conn: ConnId) {
         let limit = self.mqtt().write_backlog as usize;
         let now = self.now.tick();
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         slot.pending_mut().progress = now;
         let unwritten = slot.unwritten();
         slot.flags.put(Flags::FULL, unwritten >= limit);
@@ -300,7 +339,11 @@ impl Connections {
             slot.flags.put(Flags::WATCHED_FOR_ROOM, true);
             let fd = slot.socket.as_raw_fd();
             let both = Interest::READABLE | Interest::WRITABLE;
-            if self.registry.reregister(&mut SourceFd(&fd), token::of(conn), both).is_err() {
+            if self
+                .registry
+                .reregister(&mut SourceFd(&fd), token::of(conn), both)
+                .is_err()
+            {
                 self.lose(conn, CloseCause::PeerGone);
                 return;
             }
@@ -311,7 +354,9 @@ impl Connections {
     /// Queue a packet behind a backlog.
     fn push_backlog(&mut self, conn: ConnId, packet: &[u8]) {
         let limit = self.mqtt().write_backlog as usize;
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         if slot.unwritten() >= limit.saturating_mul(limits::BACKLOG_CLOSES_AT) {
             self.lose(conn, CloseCause::SlowReader);
             return;
@@ -324,7 +369,9 @@ impl Connections {
 
     /// Write a large packet from where it is; what the socket doesn't take becomes the backlog.
     fn write_directly(&mut self, conn: ConnId, packet: &[u8]) {
-        let Some(slot) = self.slots.get_mut(conn) else { return };
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
         match tcp::write(&slot.socket, packet) {
             Writing::Broken => self.lose(conn, CloseCause::PeerGone),
             Writing::Taken(taken) => {
@@ -340,13 +387,23 @@ impl Connections {
     /// Close what the shard let go of and what is written. True: there are more than one turn closes.
     pub fn close_finished(&mut self) -> bool {
         for _ in 0..self.closing.len().min(limits::CLOSES_PER_TURN) {
-            let Some((conn, cause)) = self.closing.pop_front() else { break };
-            let Some(slot) = self.slots.get_mut(conn) else { continue };
+            let Some((conn, cause)) = self.closing.pop_front() else {
+                break;
+            };
+            let Some(slot) = self.slots.get_mut(conn) else {
+                continue;
+            };
             if slot.flags.has(Flags::BROKEN) {
                 self.free(conn);
                 continue;
             }
-            let linger = matches!(cause, CloseCause::Refused | CloseCause::Protocol | CloseCause::TakenOver | CloseCause::Quota);
+            let linger = matches!(
+                cause,
+                CloseCause::Refused
+                    | CloseCause::Protocol
+                    | CloseCause::TakenOver
+                    | CloseCause::Quota
+            );
             if slot.unwritten() > 0 {
                 self.arm(conn);
             } else if linger {
@@ -361,8 +418,11 @@ impl Connections {
     /// Tell the peer that nothing more comes, and wait a little for it to have read that.
     fn linger(&mut self, conn: ConnId) {
         let due = self.now.tick().after_millis(limits::LINGER_MILLIS);
-        let Some(slot) = self.slots.get_mut(conn) else { return };
-        if slot.flags.has(Flags::ENDED) || slot.socket.shutdown(std::net::Shutdown::Write).is_err() {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if slot.flags.has(Flags::ENDED) || slot.socket.shutdown(std::net::Shutdown::Write).is_err()
+        {
             self.free(conn);
             return;
         }
@@ -375,7 +435,12 @@ impl Connections {
 
     /// The connections whose time has come; each is to be judged by [`Connections::overdue`]. True: there are more.
     pub fn expire(&mut self, due: &mut Vec<u32>) -> bool {
-        self.wheel.expire(&mut self.slots, self.now.tick(), limits::TIMERS_PER_TURN, due)
+        self.wheel.expire(
+            &mut self.slots,
+            self.now.tick(),
+            limits::TIMERS_PER_TURN,
+            due,
+        )
     }
 
     /// A connection's timer fired: what is to become of it. None: it had more time than the timer knew, which is set anew.
@@ -399,8 +464,13 @@ impl Connections {
                 self.free(conn);
                 None
             }
-            State::Attached if write_deadline.is_some_and(|at| at <= now) => Some((conn, CloseCause::SlowReader)),
-            State::Attached if keep_alive_deadline(slot.last_seen, slot.keep_alive).is_some_and(|at| at <= now) => {
+            State::Attached if write_deadline.is_some_and(|at| at <= now) => {
+                Some((conn, CloseCause::SlowReader))
+            }
+            State::Attached
+                if keep_alive_deadline(slot.last_seen, slot.keep_alive)
+                    .is_some_and(|at| at <= now) =>
+            {
                 Some((conn, CloseCause::KeepAlive))
             }
             State::Attached | State::Closing => {
@@ -413,7 +483,9 @@ impl Connections {
     /// Set the timer of a connection to the next of its deadlines. Reading only notes the time, so the timer may fire early and is set anew.
     fn arm(&mut self, conn: ConnId) {
         let write = self.write_deadline(conn);
-        let Some(slot) = self.slots.get(conn) else { return };
+        let Some(slot) = self.slots.get(conn) else {
+            return;
+        };
         let keep_alive = match slot.state {
             State::Attached => keep_alive_deadline(slot.last_seen, slot.keep_alive),
             _ => None,
@@ -427,8 +499,15 @@ impl Connections {
     /// When its backlog must have moved.
     fn write_deadline(&self, conn: ConnId) -> Option<Tick> {
         let slot = self.slots.get(conn)?;
-        let pending = slot.pending.as_ref().filter(|pending| !pending.output().is_empty())?;
-        Some(pending.progress.after_millis(u64::from(self.mqtt().write_timeout) * 1000))
+        let pending = slot
+            .pending
+            .as_ref()
+            .filter(|pending| !pending.output().is_empty())?;
+        Some(
+            pending
+                .progress
+                .after_millis(u64::from(self.mqtt().write_timeout) * 1000),
+        )
     }
 
     fn count_cause(&self, conn: ConnId, cause: CloseCause) {
@@ -440,8 +519,16 @@ impl Connections {
             _ => {}
         }
         if self.log {
-            let peer = self.slots.get(conn).and_then(|slot| slot.socket.peer_addr().ok());
-            tracing::info!(reactor = self.me.0, peer = peer.map(tracing::field::display), ?cause, "connection closed");
+            let peer = self
+                .slots
+                .get(conn)
+                .and_then(|slot| slot.socket.peer_addr().ok());
+            tracing::info!(
+                reactor = self.me.0,
+                peer = peer.map(tracing::field::display),
+                ?cause,
+                "connection closed"
+            );
         }
     }
 
@@ -454,8 +541,16 @@ impl Connections {
     /// Log that a client is in, where that is asked for.
     pub fn log_opened(&self, conn: ConnId, client_id: &str) {
         if self.log {
-            let peer = self.slots.get(conn).and_then(|slot| slot.socket.peer_addr().ok());
-            tracing::info!(reactor = self.me.0, peer = peer.map(tracing::field::display), client_id, "connection opened");
+            let peer = self
+                .slots
+                .get(conn)
+                .and_then(|slot| slot.socket.peer_addr().ok());
+            tracing::info!(
+                reactor = self.me.0,
+                peer = peer.map(tracing::field::display),
+                client_id,
+                "connection opened"
+            );
         }
     }
 }
@@ -477,7 +572,9 @@ pub struct Io {
 impl Port for Io {
     fn send(&mut self, conn: ConnId, packet: &[u8]) {
         let connections = &mut self.connections;
-        let Some(slot) = connections.slots.get_mut(conn) else { return };
+        let Some(slot) = connections.slots.get_mut(conn) else {
+            return;
+        };
         if !slot.takes_output() {
             return;
         }
@@ -487,7 +584,11 @@ impl Port for Io {
         }
         if packet.len() >= limits::DIRECT_WRITE {
             connections.flush_one(conn);
-            match connections.slots.get(conn).filter(|slot| slot.takes_output()) {
+            match connections
+                .slots
+                .get(conn)
+                .filter(|slot| slot.takes_output())
+            {
                 Some(slot) if slot.unwritten() == 0 => connections.write_directly(conn, packet),
                 Some(_) => connections.push_backlog(conn, packet),
                 None => {}
@@ -513,7 +614,9 @@ impl Port for Io {
     }
 
     fn pause(&mut self, conn: ConnId, paused: bool) {
-        let Some(slot) = self.connections.slots.get_mut(conn) else { return };
+        let Some(slot) = self.connections.slots.get_mut(conn) else {
+            return;
+        };
         slot.flags.put(Flags::PAUSED, paused);
         let waits = Flags::READABLE.and(Flags::UNHANDLED).and(Flags::ENDED);
         if !paused && slot.flags.any(waits) {
@@ -529,4 +632,3 @@ impl Port for Io {
         self.post.has_room(to)
     }
 }
-

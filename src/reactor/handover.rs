@@ -32,7 +32,10 @@ impl Batch {
         for word in std::iter::once(&(self.lengths.len() as u32)).chain(&self.lengths) {
             header.extend_from_slice(&word.to_ne_bytes());
         }
-        to.send(&[IoSlice::new(&header), IoSlice::new(&self.bytes)], &self.sockets)
+        to.send(
+            &[IoSlice::new(&header), IoSlice::new(&self.bytes)],
+            &self.sockets,
+        )
     }
 }
 
@@ -72,12 +75,18 @@ impl Departures {
 
     /// Send a connection home, with this turn's batch. `bytes`: all that was read from it.
     pub fn add(&mut self, home: ReactorId, socket: TcpStream, bytes: &[u8]) {
-        debug_assert!(bytes.len() <= limits::HANDOVER_BYTES, "a connection's bytes are bounded before it is handed over");
+        debug_assert!(
+            bytes.len() <= limits::HANDOVER_BYTES,
+            "a connection's bytes are bounded before it is handed over"
+        );
         let batches = &mut self.waiting[home.index()];
         if batches.is_empty() {
             self.touched.push(home);
         }
-        if !batches.back().is_some_and(|batch| batch.has_room_for(bytes.len())) {
+        if !batches
+            .back()
+            .is_some_and(|batch| batch.has_room_for(bytes.len()))
+        {
             batches.push_back(Batch::default());
         }
         let batch = batches.back_mut().expect("one was just added");
@@ -112,7 +121,10 @@ impl Departures {
 /// The pair's buffer is full, or too many sockets of this process are on their way.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
-        || matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM | libc::EINTR))
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::ETOOMANYREFS | libc::ENOBUFS | libc::ENOMEM | libc::EINTR)
+        )
 }
 
 /// What has come over at once.
@@ -188,7 +200,9 @@ mod tests {
         let mut departures = Departures::new([sender].into_iter().collect());
         let mut sent = Vec::new();
         // More than one batch by count, and then by bytes.
-        let sizes = (0..300).map(|i| i % 5).chain([70_000, 70_000, limits::HANDOVER_BYTES, 0]);
+        let sizes = (0..300)
+            .map(|i| i % 5)
+            .chain([70_000, 70_000, limits::HANDOVER_BYTES, 0]);
         for (i, size) in sizes.enumerate() {
             let socket = socket(&listener);
             sent.push((socket.local_addr().unwrap(), vec![i as u8; size]));

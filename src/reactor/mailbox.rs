@@ -182,7 +182,9 @@ mod tests {
     use super::*;
 
     fn boxes(n: usize, batches: usize) -> Arc<[Mailbox<u32>]> {
-        (0..n).map(|_| Mailbox::new(batches, Wake::new().unwrap())).collect()
+        (0..n)
+            .map(|_| Mailbox::new(batches, Wake::new().unwrap()))
+            .collect()
     }
 
     const TO: ReactorId = ReactorId(1);
@@ -249,13 +251,18 @@ mod tests {
         let mut poll = mio::Poll::new().unwrap();
         let fd = mailbox.wake().as_raw_fd();
         poll.registry()
-            .register(&mut mio::unix::SourceFd(&fd), mio::Token(0), mio::Interest::READABLE)
+            .register(
+                &mut mio::unix::SourceFd(&fd),
+                mio::Token(0),
+                mio::Interest::READABLE,
+            )
             .unwrap();
         let mut events = mio::Events::with_capacity(4);
         let mut got = Vec::new();
         while got.len() < 40_000 {
             if mailbox.may_sleep() {
-                poll.poll(&mut events, Some(std::time::Duration::from_secs(20))).unwrap();
+                poll.poll(&mut events, Some(std::time::Duration::from_secs(20)))
+                    .unwrap();
                 assert!(!events.is_empty(), "the receiver was left asleep");
             }
             mailbox.stay_awake();
@@ -265,6 +272,10 @@ mod tests {
             sender.join().unwrap();
         }
         got.sort_unstable();
-        assert!(got.iter().enumerate().all(|(i, letter)| *letter as usize == i / 2));
+        assert!(
+            got.iter()
+                .enumerate()
+                .all(|(i, letter)| *letter as usize == i / 2)
+        );
     }
 }

@@ -80,7 +80,10 @@ impl Lines {
         let mut senders = Vec::with_capacity(reactors);
         let mut receivers = Vec::with_capacity(reactors);
         for _ in 0..reactors {
-            boxes.push(Mailbox::new(limits::MAILBOX_BATCHES, sys::wake::Wake::new()?));
+            boxes.push(Mailbox::new(
+                limits::MAILBOX_BATCHES,
+                sys::wake::Wake::new()?,
+            ));
             let (sender, receiver) = sys::pass::pair()?;
             senders.push(sender);
             receivers.push(receiver);
@@ -114,7 +117,10 @@ impl Lines {
     fn kept_by(&self, me: ReactorId) -> Vec<RawFd> {
         let wakes = self.boxes.iter().map(|mailbox| mailbox.wake().as_raw_fd());
         let senders = self.senders.iter().map(AsRawFd::as_raw_fd);
-        wakes.chain(senders).chain([self.receivers[me.index()].as_raw_fd()]).collect()
+        wakes
+            .chain(senders)
+            .chain([self.receivers[me.index()].as_raw_fd()])
+            .collect()
     }
 }
 
@@ -188,7 +194,13 @@ pub struct Reactor {
 impl Reactor {
     /// Set up on the calling thread, which becomes the reactor's: it gets an fd table of its own and is pinned.
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
-        let Setup { me, lines, shared, seats, .. } = setup;
+        let Setup {
+            me,
+            lines,
+            shared,
+            seats,
+            ..
+        } = setup;
         sys::table::make_own(&lines.kept_by(me)).map_err(SetupError::Table)?;
         if let Some(core) = setup.core {
             sys::affinity::pin(core).map_err(|error| SetupError::Pin(core, error))?;
@@ -199,15 +211,23 @@ impl Reactor {
             (lines.boxes[me.index()].wake().as_raw_fd(), token::WAKE),
             (lines.receivers[me.index()].as_raw_fd(), token::ARRIVALS),
         ] {
-            registry.register(&mut SourceFd(&fd), token, Interest::READABLE).map_err(SetupError::Poll)?;
+            registry
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)
+                .map_err(SetupError::Poll)?;
         }
         let mut listeners = Vec::with_capacity(setup.addresses.len());
         for (index, &address) in setup.addresses.iter().enumerate() {
             let defer = limits::DEFER_ACCEPT_SECONDS;
-            let socket = sys::listen::listen(address, limits::LISTEN_BACKLOG, defer).map_err(|error| SetupError::Listen(address, error))?;
+            let socket = sys::listen::listen(address, limits::LISTEN_BACKLOG, defer)
+                .map_err(|error| SetupError::Listen(address, error))?;
             let mut socket = mio::net::TcpListener::from_std(socket);
-            registry.register(&mut socket, token::listener(index), Interest::READABLE).map_err(SetupError::Poll)?;
-            listeners.push(Listener { socket, ready: true });
+            registry
+                .register(&mut socket, token::listener(index), Interest::READABLE)
+                .map_err(SetupError::Poll)?;
+            listeners.push(Listener {
+                socket,
+                ready: true,
+            });
         }
         let now = Millis(lines.epoch.elapsed().as_millis() as u64);
         let registry = registry.try_clone().map_err(SetupError::Poll)?;
@@ -217,7 +237,14 @@ impl Reactor {
             reactors: lines.boxes.len(),
             shard: Shard::new(me, Arc::clone(&shared), capacity, setup.seed, now),
             io: Io {
-                connections: Connections::new(me, Arc::clone(&shared), Arc::clone(&seats), registry, setup.log_connections, now),
+                connections: Connections::new(
+                    me,
+                    Arc::clone(&shared),
+                    Arc::clone(&seats),
+                    registry,
+                    setup.log_connections,
+                    now,
+                ),
                 post: Post::new(Arc::clone(&lines.boxes)),
             },
             departures: Departures::new(Arc::clone(&lines.senders)),

@@ -57,11 +57,12 @@ impl Outbox {
     pub fn push(&mut self, conn: ConnId, chain: &mut Chain, packet: &[u8]) {
         let start = self.bytes.len() as u32;
         let len = packet.len() as u32;
+        let new = self.pieces.len() as u32;
         self.bytes.extend_from_slice(packet);
         chain.bytes += len;
         if chain.is_empty() {
             self.touched.push(conn);
-            chain.head = self.pieces.len() as u32;
+            chain.head = new;
         } else {
             let tail = &mut self.pieces[chain.tail as usize];
             if tail.start + tail.len == start {
@@ -69,10 +70,14 @@ impl Outbox {
                 tail.len += len;
                 return;
             }
-            tail.next = self.pieces.len() as u32;
+            tail.next = new;
         }
-        chain.tail = self.pieces.len() as u32;
-        self.pieces.push(Piece { start, len, next: NIL });
+        chain.tail = new;
+        self.pieces.push(Piece {
+            start,
+            len,
+            next: NIL,
+        });
     }
 
     /// The pieces of a chain, oldest first.
@@ -124,7 +129,10 @@ mod tests {
     use super::*;
 
     fn conn(slot: u32) -> ConnId {
-        ConnId { slot, generation: 1 }
+        ConnId {
+            slot,
+            generation: 1,
+        }
     }
 
     #[test]

@@ -75,7 +75,10 @@ mod tests {
     fn seats_are_bounded_in_all_and_at_each() {
         let seats = Seats::new(2, 3, 2);
         let (a, b) = (ReactorId(0), ReactorId(1));
-        assert_eq!((seats.enter(a), seats.enter(a), seats.enter(a)), (Ok(()), Ok(()), Err(Full)));
+        assert_eq!(
+            (seats.enter(a), seats.enter(a), seats.enter(a)),
+            (Ok(()), Ok(()), Err(Full))
+        );
         assert_eq!((seats.enter(b), seats.enter(b)), (Ok(()), Err(Full)));
         assert_eq!(seats.change(a, b), Ok(()));
         assert_eq!(seats.change(a, b), Err(Full), "b has two");

@@ -29,7 +29,9 @@ impl Reactor {
         if writable {
             self.io.connections.writable(conn);
         }
-        let Some(slot) = self.io.connections.slots.get_mut(conn) else { return };
+        let Some(slot) = self.io.connections.slots.get_mut(conn) else {
+            return;
+        };
         if readable || ended {
             slot.flags.put(Flags::READABLE, true);
         }
@@ -44,7 +46,9 @@ impl Reactor {
 
     /// Read from a connection once, and handle what it holds.
     pub(super) fn serve(&mut self, conn: ConnId) {
-        let Some(slot) = self.io.connections.slots.get(conn) else { return };
+        let Some(slot) = self.io.connections.slots.get(conn) else {
+            return;
+        };
         if slot.flags.has(Flags::BROKEN) {
             return;
         }
@@ -110,7 +114,8 @@ impl Reactor {
                 Ok(None) => return (used, Stop::Incomplete),
                 Ok(Some(frame)) => {
                     used += frame.len;
-                    if self.shard.packet(session, &frame, self.now, &mut self.io) == Verdict::Closed {
+                    if self.shard.packet(session, &frame, self.now, &mut self.io) == Verdict::Closed
+                    {
                         return (used, Stop::Gone);
                     }
                 }
@@ -120,7 +125,9 @@ impl Reactor {
                 }
             }
             match self.io.connections.slots.get(conn) {
-                Some(slot) if slot.flags.any(Flags::PAUSED.and(Flags::BROKEN)) => return (used, Stop::Unhandled),
+                Some(slot) if slot.flags.any(Flags::PAUSED.and(Flags::BROKEN)) => {
+                    return (used, Stop::Unhandled);
+                }
                 Some(slot) if slot.state == State::Attached => {}
                 _ => return (used, Stop::Gone),
             }
@@ -130,7 +137,9 @@ impl Reactor {
 
     /// Keep what is left, and see that the connection is served again if there may be more.
     fn after_packets(&mut self, conn: ConnId, kept: Vec<u8>, stop: Stop) {
-        let Some(slot) = self.io.connections.slots.get_mut(conn) else { return };
+        let Some(slot) = self.io.connections.slots.get_mut(conn) else {
+            return;
+        };
         if stop == Stop::Gone {
             return;
         }
@@ -153,13 +162,16 @@ impl Reactor {
     /// A whole CONNECT, and what came with it, stands at the start of `bytes`: the shard takes the client in, or not.
     pub(super) fn admit(&mut self, conn: ConnId, bytes: &[u8]) {
         let max = self.largest_connect();
-        let crate::routing::Greeting::Connect { connect, len } = crate::routing::greet(bytes, max) else {
+        let crate::routing::Greeting::Connect { connect, len } = crate::routing::greet(bytes, max)
+        else {
             // It was one where it was accepted; the same bytes are one here.
             debug_assert!(false, "a connection was handed over without its CONNECT");
             self.io.connections.free(conn);
             return;
         };
-        let Some(attached) = self.shard.connect(conn, &connect, self.now, &mut self.io) else { return };
+        let Some(attached) = self.shard.connect(conn, &connect, self.now, &mut self.io) else {
+            return;
+        };
         self.io.connections.attach(conn, attached);
         self.io.connections.log_opened(conn, connect.client_id);
         let rest = &bytes[len..];
@@ -168,7 +180,9 @@ impl Reactor {
         }
         let (used, stop) = match self.io.connections.slots.get(conn) {
             Some(slot) if slot.flags.any(Flags::PAUSED.and(Flags::BROKEN)) => (0, Stop::Unhandled),
-            Some(slot) if slot.state == State::Attached => self.packets(conn, attached.session, rest),
+            Some(slot) if slot.state == State::Attached => {
+                self.packets(conn, attached.session, rest)
+            }
             _ => return,
         };
         self.after_packets(conn, rest[used..].to_vec(), stop);
@@ -176,10 +190,13 @@ impl Reactor {
 
     /// Tell the shard that a connection is gone, and forget it.
     pub(super) fn report_lost(&mut self, conn: ConnId, cause: CloseCause) {
-        let Some(slot) = self.io.connections.slots.get(conn) else { return };
+        let Some(slot) = self.io.connections.slots.get(conn) else {
+            return;
+        };
         if slot.state == State::Attached {
             let session = slot.session;
-            self.shard.lost(session, conn, cause, self.now, &mut self.io);
+            self.shard
+                .lost(session, conn, cause, self.now, &mut self.io);
             if cause == CloseCause::KeepAlive {
                 // The client may still listen: it is told why, and the close waits for that.
                 self.io.connections.begin_close(conn, cause);
@@ -192,7 +209,9 @@ impl Reactor {
     /// A peer that was said goodbye to still sends: read and forget, until it ends.
     fn discard(&mut self, conn: ConnId) {
         let connections = &mut self.io.connections;
-        let Some(slot) = connections.slots.get_mut(conn) else { return };
+        let Some(slot) = connections.slots.get_mut(conn) else {
+            return;
+        };
         match tcp::read(&slot.socket, &mut self.buffer) {
             Reading::Bytes(n) if n == self.buffer.len() => connections.serve_later(conn),
             Reading::Bytes(_) if slot.flags.has(Flags::ENDED) => connections.free(conn),

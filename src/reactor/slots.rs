@@ -13,6 +13,7 @@ use crate::wheel::{Link, Links};
 
 /// One connection.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct Slot {
     /// The socket; dropping the slot closes it.
     pub socket: TcpStream,
@@ -42,7 +43,10 @@ enum Entry {
     _Occupied(Slot),
 }
 
-const _: () = assert!(size_of::<Slot>() == 64 && size_of::<Entry>() == 64, "one cache line a connection");
+const _: () = assert!(
+    size_of::<Slot>() == 64 && size_of::<Entry>() == 64,
+    "one cache line a connection"
+);
 
 /// Where in its life a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +155,9 @@ impl Pending {
 impl Slot {
     /// Bytes that a write left over.
     pub fn unwritten(&self) -> usize {
-        self.pending.as_ref().map_or(0, |pending| pending.output().len())
+        self.pending
+            .as_ref()
+            .map_or(0, |pending| pending.output().len())
     }
 
     /// The box for bytes that wait, made if it isn't there.
@@ -161,14 +167,22 @@ impl Slot {
 
     /// Take out what was read and not handled.
     pub fn take_input(&mut self) -> Vec<u8> {
-        let input = self.pending.as_mut().map(|pending| std::mem::take(&mut pending.input)).unwrap_or_default();
+        let input = self
+            .pending
+            .as_mut()
+            .map(|pending| std::mem::take(&mut pending.input))
+            .unwrap_or_default();
         self.drop_empty_pending();
         input
     }
 
     /// Let go of the box if nothing is in it.
     pub fn drop_empty_pending(&mut self) {
-        if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
+        if self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.is_empty())
+        {
             self.pending = None;
         }
     }
@@ -223,12 +237,16 @@ impl Slots {
 
     /// The slot, unless the connection is gone.
     pub fn get(&self, conn: ConnId) -> Option<&Slot> {
-        self.slab.get(conn.slot as usize).filter(|slot| slot.generation == conn.generation)
+        self.slab
+            .get(conn.slot as usize)
+            .filter(|slot| slot.generation == conn.generation)
     }
 
     /// The slot, unless the connection is gone.
     pub fn get_mut(&mut self, conn: ConnId) -> Option<&mut Slot> {
-        self.slab.get_mut(conn.slot as usize).filter(|slot| slot.generation == conn.generation)
+        self.slab
+            .get_mut(conn.slot as usize)
+            .filter(|slot| slot.generation == conn.generation)
     }
 
     /// Take it out, unless it is gone. It must not be in a wheel.
@@ -276,7 +294,9 @@ mod tests {
 
     fn sockets(n: usize) -> Vec<TcpStream> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        (0..n).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect()
+        (0..n)
+            .map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+            .collect()
     }
 
     #[test]
@@ -285,11 +305,18 @@ mod tests {
         let mut sockets = sockets(4).into_iter();
         let first = slots.insert(sockets.next().unwrap(), Tick(0)).unwrap();
         slots.insert(sockets.next().unwrap(), Tick(0)).unwrap();
-        assert!(slots.insert(sockets.next().unwrap(), Tick(0)).is_err(), "a third of two");
+        assert!(
+            slots.insert(sockets.next().unwrap(), Tick(0)).is_err(),
+            "a third of two"
+        );
         assert!(slots.remove(first).is_some());
         let newcomer = slots.insert(sockets.next().unwrap(), Tick(0)).unwrap();
         assert_eq!(newcomer.slot, first.slot);
-        assert!(slots.get(first).is_none() && slots.get_mut(first).is_none() && slots.remove(first).is_none());
+        assert!(
+            slots.get(first).is_none()
+                && slots.get_mut(first).is_none()
+                && slots.remove(first).is_none()
+        );
         assert!(slots.get(newcomer).is_some());
     }
 

@@ -34,7 +34,9 @@ impl Reactor {
         let mut drain_until = None;
         loop {
             let timeout = self.timeout(work);
-            if timeout.is_none_or(|timeout| !timeout.is_zero()) && !self.lines.boxes[self.me.index()].may_sleep() {
+            if timeout.is_none_or(|timeout| !timeout.is_zero())
+                && !self.lines.boxes[self.me.index()].may_sleep()
+            {
                 self.poll(&mut events, Some(Duration::ZERO))?;
             } else {
                 self.poll(&mut events, timeout)?;
@@ -56,7 +58,9 @@ impl Reactor {
             }
             let counters = self.io.connections.counters();
             counters.turns.add(1);
-            counters.wakeups.add(u64::from(timeout != Some(Duration::ZERO)));
+            counters
+                .wakeups
+                .add(u64::from(timeout != Some(Duration::ZERO)));
             self.longest_turn = self.longest_turn.max(begin.elapsed());
         }
     }
@@ -84,7 +88,10 @@ impl Reactor {
         let into_tick = self.now.0 % limits::TICK_MILLIS;
         let tick = Duration::from_millis(limits::TICK_MILLIS - into_tick);
         let retry = work.later.then_some(RETRY);
-        [Some(tick), retry, self.accept_resumes_in()].into_iter().flatten().min()
+        [Some(tick), retry, self.accept_resumes_in()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn turn(&mut self, events: &Events) -> Work {
@@ -96,7 +103,11 @@ impl Reactor {
         }
         work.now |= self.read_mail();
         // Those who were left wait already; each is served once, whether or not an event comes for it too.
-        let leftovers = self.io.connections.leftovers().min(limits::LEFTOVERS_PER_TURN);
+        let leftovers = self
+            .io
+            .connections
+            .leftovers()
+            .min(limits::LEFTOVERS_PER_TURN);
         for event in events {
             if let Source::Connection(conn) = token::source(event.token()) {
                 let ended = event.is_read_closed() || event.is_error();
@@ -104,7 +115,9 @@ impl Reactor {
             }
         }
         for _ in 0..leftovers {
-            let Some(conn) = self.io.connections.next_leftover() else { break };
+            let Some(conn) = self.io.connections.next_leftover() else {
+                break;
+            };
             self.serve(conn);
         }
         work.now |= self.accept();
@@ -141,7 +154,9 @@ impl Reactor {
     fn read_mail(&mut self) -> bool {
         let mut letters = 0;
         while letters < limits::LETTERS_PER_TURN {
-            let Some(batch) = self.lines.boxes[self.me.index()].take() else { return false };
+            let Some(batch) = self.lines.boxes[self.me.index()].take() else {
+                return false;
+            };
             letters += batch.len();
             for mail in batch {
                 self.shard.mail(mail, self.now, &mut self.io);
@@ -157,7 +172,11 @@ impl Reactor {
             self.ticked = tick;
             self.shard.tick(self.now, &mut self.io);
             let longest = std::mem::take(&mut self.longest_turn);
-            self.io.connections.counters().turn_micros.set(longest.as_micros() as u64);
+            self.io
+                .connections
+                .counters()
+                .turn_micros
+                .set(longest.as_micros() as u64);
             self.timers_left = true;
         }
         if self.timers_left {
@@ -219,13 +238,18 @@ impl Reactor {
     }
 
     fn dismiss(&mut self, conn: crate::ids::ConnId) {
-        let Some(slot) = self.io.connections.slots.get(conn) else { return };
+        let Some(slot) = self.io.connections.slots.get(conn) else {
+            return;
+        };
         match slot.state {
             State::Attached => {
                 let session = slot.session;
                 self.shard.shutdown(session, self.now, &mut self.io);
             }
-            State::Greeting => self.io.connections.begin_close(conn, CloseCause::ServerShutdown),
+            State::Greeting => self
+                .io
+                .connections
+                .begin_close(conn, CloseCause::ServerShutdown),
             State::Closing | State::Lingering => {}
         }
     }

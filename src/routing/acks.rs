@@ -126,12 +126,7 @@ impl Shard {
     }
 
     /// PUBREL: the client has let go of its QoS 2 message; the identifier is free.
-    pub(super) fn pubrel(
-        &mut self,
-        idx: SessionIdx,
-        ack: &Ack<'_>,
-        port: &mut impl Port,
-    ) -> Result<(), Fault> {
+    pub(super) fn pubrel(&mut self, idx: SessionIdx, ack: &Ack<'_>, port: &mut impl Port) {
         let session = &mut self.sessions[idx];
         let known = session
             .flow
@@ -144,7 +139,6 @@ impl Shard {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
         };
         self.send_ack_of(idx, PacketType::Pubcomp, ack.packet_id, reason, port);
-        Ok(())
     }
 
     // ---- a client acknowledges what we delivered ----

@@ -17,8 +17,8 @@ use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
 use crate::limits::GROUP_HOPS;
 use crate::session::SharedSub;
-use crate::session::message::{GroupKey, Message};
-use crate::topic::{ReactorSet, SubOptions};
+use crate::session::message::Message;
+use crate::topic::{GroupKey, ReactorSet, SubOptions};
 use crate::wire::Qos;
 
 /// A session in a group.
@@ -44,7 +44,7 @@ struct Group {
 /// The groups with members in this shard.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    groups: Slab<Group>,
+    list: Slab<Group>,
     by_key: HashMap<Arc<GroupKey>, u32>,
     dirty: Vec<u32>,
 }
@@ -54,13 +54,29 @@ impl Groups {
         self.by_key.get(key).copied()
     }
 
+    fn find_or_add(&mut self, key: &GroupKey) -> u32 {
+        if let Some(at) = self.find(key) {
+            return at;
+        }
+        let key = Arc::new(key.clone());
+        let at = self.list.insert(Group {
+            key: Arc::clone(&key),
+            members: Vec::new(),
+            online: 0,
+            turn: 0,
+            dirty: false,
+        }) as u32;
+        self.by_key.insert(key, at);
+        at
+    }
+
     pub(super) fn check_invariants(&self) {
         assert_eq!(
-            self.groups.len(),
+            self.list.len(),
             self.by_key.len(),
             "a group without its key, or the reverse"
         );
-        for (at, group) in &self.groups {
+        for (at, group) in &self.list {
             assert_eq!(self.find(&group.key), Some(at as u32));
             assert!(group.online <= group.members.len());
             assert!(!group.members.is_empty(), "an empty group was kept");
@@ -114,31 +130,17 @@ impl Shard {
         options: SubOptions,
         id: Option<u32>,
     ) -> bool {
-        let at = match self.groups.find(key) {
-            Some(at) => at,
-            None => {
-                let key = Arc::new(key.clone());
-                let at = self.groups.groups.insert(Group {
-                    key: Arc::clone(&key),
-                    members: Vec::new(),
-                    online: 0,
-                    turn: 0,
-                    dirty: false,
-                }) as u32;
-                self.groups.by_key.insert(key, at);
-                at
-            }
-        };
+        let at = self.groups.find_or_add(key);
         let member = Member {
             session: idx,
             options,
             id,
         };
         if let Some(place) = self.place(idx, at) {
-            self.groups.groups[at as usize].members[place] = member;
+            self.groups.list[at as usize].members[place] = member;
             return false;
         }
-        let group = &mut self.groups.groups[at as usize];
+        let group = &mut self.groups.list[at as usize];
         group.members.push(member);
         let last = group.members.len() - 1;
         note_place(&mut self.sessions, idx, at, last);
@@ -160,7 +162,7 @@ impl Shard {
         let Some(mut place) = self.place(idx, at) else {
             return false;
         };
-        let group = &mut self.groups.groups[at as usize];
+        let group = &mut self.groups.list[at as usize];
         if place < group.online {
             group.online -= 1;
             group.swap(at, place, group.online, &mut self.sessions);
@@ -185,7 +187,7 @@ impl Shard {
         let keys: Vec<_> = extras
             .shared
             .iter()
-            .map(|sub| Arc::clone(&self.groups.groups[sub.group as usize].key))
+            .map(|sub| Arc::clone(&self.groups.list[sub.group as usize].key))
             .collect();
         for key in keys {
             self.leave_group(idx, &key, port);
@@ -209,7 +211,7 @@ impl Shard {
         };
         for sub in extras.shared.clone() {
             let at = sub.group;
-            let group = &mut self.groups.groups[at as usize];
+            let group = &mut self.groups.list[at as usize];
             let place = sub.place as usize;
             if (place < group.online) == online {
                 continue;
@@ -235,7 +237,7 @@ impl Shard {
     /// Once a tick: counts that have changed.
     pub(super) fn tell_members(&mut self, port: &mut impl Port) {
         for at in std::mem::take(&mut self.groups.dirty) {
-            if let Some(group) = self.groups.groups.get(at as usize)
+            if let Some(group) = self.groups.list.get(at as usize)
                 && group.dirty
             {
                 let key = Arc::clone(&group.key);
@@ -254,7 +256,7 @@ impl Shard {
         let Some(at) = self.groups.find(key) else {
             return;
         };
-        let group = &mut self.groups.groups[at as usize];
+        let group = &mut self.groups.list[at as usize];
         group.dirty = false;
         let key = Arc::clone(&group.key);
         let (online, offline) = (
@@ -263,10 +265,9 @@ impl Shard {
         );
         if group.members.is_empty() {
             self.groups.by_key.remove(&key);
-            self.groups.groups.remove(at as usize);
+            self.groups.list.remove(at as usize);
         }
-        self.routes
-            .set_group(&key.group, &key.path, self.me, online, offline);
+        self.routes.set_group(&key, self.me, online, offline);
         for reactor in self.others() {
             if let Some(known) = known {
                 known.expect();
@@ -283,7 +284,7 @@ impl Shard {
     }
 
     /// Takes a message to the shard that was picked for a group.
-    pub(super) fn to_group(
+    pub(super) fn post_to_group(
         &mut self,
         message: &Arc<Message>,
         key: &Arc<GroupKey>,
@@ -318,13 +319,13 @@ impl Shard {
         let online = self
             .groups
             .find(key)
-            .map_or(0, |at| self.groups.groups[at as usize].online);
+            .map_or(0, |at| self.groups.list[at as usize].online);
         if online == 0
             && hops < GROUP_HOPS
             && let Some(other) = self.pick_again(message, key)
             && other != self.me
         {
-            self.to_group(message, key, other, hops + 1, now, port);
+            self.post_to_group(message, key, other, hops + 1, now, port);
         } else {
             self.serve_member(message, key, now, port);
         }
@@ -341,7 +342,7 @@ impl Shard {
         let Some(at) = self.groups.find(key) else {
             return;
         };
-        let group = &mut self.groups.groups[at as usize];
+        let group = &mut self.groups.list[at as usize];
         // Those that are online take turns; where none is, those that are not.
         let among = if group.online > 0 {
             group.online
@@ -379,7 +380,7 @@ impl Shard {
         let mut ignored = ReactorSet::default();
         self.routes
             .matching(message.hash, message.topic(), &mut ignored, |group| {
-                if *group.group == *key.group && *group.path == *key.path {
+                if **group.key == *key {
                     picked = group.pick(seed);
                 }
             });
@@ -399,7 +400,7 @@ impl Shard {
         }
         if let Some(picked) = self.pick_again(message, key) {
             let message = Arc::new(message.without_publisher());
-            self.to_group(&message, key, picked, 0, now, port);
+            self.post_to_group(&message, key, picked, 0, now, port);
             self.settle(&message, now, port);
         }
     }

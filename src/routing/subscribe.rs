@@ -10,8 +10,7 @@ use super::port::Port;
 use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
-use crate::session::message::GroupKey;
-use crate::topic::{Filter, SubOptions};
+use crate::topic::{Filter, GroupKey, SubOptions};
 use crate::wire::{
     Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
 };
@@ -248,7 +247,7 @@ impl Shard {
         idx: SessionIdx,
         packet: &Unsubscribe<'_>,
         port: &mut impl Port,
-    ) -> Result<(), Fault> {
+    ) {
         let mut codes = Vec::with_capacity(packet.filters.len());
         for text in packet.filters.iter() {
             let code = match Filter::parse(text, self.mqtt().max_topic_levels) {
@@ -261,7 +260,6 @@ impl Shard {
         let mut out = Vec::new();
         Unsuback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
         self.send(idx, &out, port);
-        Ok(())
     }
 
     fn unsubscribe_from(

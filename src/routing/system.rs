@@ -26,8 +26,11 @@ impl System {
     }
 }
 
+/// Picks a figure from the sums.
+type Figure = fn(&Totals) -> u64;
+
 /// Topics below `$SYS/broker/`, each with where its figure comes from.
-const FIGURES: &[(&str, fn(&Totals) -> u64)] = &[
+const FIGURES: &[(&str, Figure)] = &[
     ("clients/connected", |t| t.sessions_online),
     ("clients/disconnected", |t| {
         t.sessions.saturating_sub(t.sessions_online)

@@ -13,7 +13,9 @@ pub fn cores() -> io::Result<Vec<usize>> {
     check(unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &raw mut set) })?;
     let all = 0..libc::CPU_SETSIZE as usize;
     // SAFETY: each core is below CPU_SETSIZE, the number of bits in the set.
-    Ok(all.filter(|&core| unsafe { libc::CPU_ISSET(core, &set) }).collect())
+    Ok(all
+        .filter(|&core| unsafe { libc::CPU_ISSET(core, &set) })
+        .collect())
 }
 
 /// Pin the calling thread to one core.

@@ -24,8 +24,14 @@ impl Claim {
         socket.bind(&address.into())?;
         // From here on the reactors' sockets may join; those of other users may not.
         socket.set_reuse_port(true)?;
-        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(Self { _socket: socket, address })
+        let address = socket
+            .local_addr()?
+            .as_socket()
+            .ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Self {
+            _socket: socket,
+            address,
+        })
     }
 
     /// The address with its real port.
@@ -48,7 +54,11 @@ pub fn listen(address: SocketAddr, backlog: i32, defer: u32) -> io::Result<std::
 }
 
 fn tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         // Two addresses in the configuration are two listeners, whatever the machine's default is.
         socket.set_only_v6(true)?;

@@ -86,7 +86,8 @@ impl Sender {
             }
         }
         // SAFETY: name is null; the slices are ABI-compatible with iovec and outlive the call; the kernel only reads all of it.
-        let sent = unsafe { libc::sendmsg(self.0.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        let sent =
+            unsafe { libc::sendmsg(self.0.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
         check(if sent < 0 { -1 } else { 0 }).map(|_| ())
     }
 }
@@ -106,7 +107,8 @@ impl Receiver {
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: data and control are exclusively ours, alive, and their sizes are given.
-        let len = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        let len =
+            unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         if len < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -117,11 +119,15 @@ impl Receiver {
             // SAFETY: `header` points at a header inside `control`; its data are descriptors as its type says, each new in this table and
             // owned by nobody else.
             unsafe {
-                if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+                if (*header).cmsg_level == libc::SOL_SOCKET
+                    && (*header).cmsg_type == libc::SCM_RIGHTS
+                {
                     let data = libc::CMSG_DATA(header).cast::<[u8; size_of::<RawFd>()]>();
                     let bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                     for i in 0..bytes / size_of::<RawFd>() {
-                        sockets.push(TcpStream::from_raw_fd(RawFd::from_ne_bytes(data.add(i).read())));
+                        sockets.push(TcpStream::from_raw_fd(RawFd::from_ne_bytes(
+                            data.add(i).read(),
+                        )));
                     }
                 }
                 header = libc::CMSG_NXTHDR(&raw const message, header);
@@ -178,7 +184,9 @@ mod tests {
                 let mut bytes = [0; 64];
                 let received = loop {
                     match receive.receive(&mut bytes) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            std::thread::yield_now()
+                        }
                         result => break result.unwrap(),
                     }
                 };
@@ -216,6 +224,9 @@ mod tests {
         for _ in 0..count {
             assert_eq!(receive.receive(&mut bytes).unwrap().len, 1000);
         }
-        assert_eq!(receive.receive(&mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            receive.receive(&mut bytes).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
     }
 }

@@ -17,7 +17,10 @@ use super::check;
 pub fn make_own(keep: &[RawFd]) -> io::Result<()> {
     // SAFETY: no memory is involved; the thread's table is copied and no longer shared.
     check(unsafe { libc::unshare(libc::CLONE_FILES) })?;
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .collect();
     keep.sort_unstable();
     let mut first = libc::STDERR_FILENO as u32 + 1;
     for fd in keep {

@@ -5,8 +5,8 @@
 
 use hashbrown::HashMap;
 
-use super::index::FilterId;
 use super::pool::Pool;
+use super::subscription::FilterId;
 use crate::ids::SessionIdx;
 use crate::limits::{CHAINED_SUBSCRIPTIONS, POOL_PAGE_RECORDS};
 

@@ -3,113 +3,19 @@
 //! A filter is a 12-byte record; its text lies in the arena, its subscribers are one entry in the record or a list. All filters are found by
 //! hash; those with a wildcard are in the trie too. The index neither delivers nor knows what a session is beyond its number.
 
-use hashbrown::{HashMap, HashTable};
+mod audit;
+
+use hashbrown::{HashMap, HashSet, HashTable};
 
 use super::arena::{Arena, StrRef};
 use super::filter::has_wildcard;
 use super::hash::{TopicHash, TopicHasher};
 use super::holdings::Holdings;
 use super::pool::Pool;
+use super::subscription::{Ended, Entry, FilterId, SubOptions, Subscribed, Unsubscribed};
 use super::trie::FilterTrie;
 use crate::ids::SessionIdx;
-use crate::limits::{FILTER_TABLE_PARTS, SESSION_BITS};
-
-/// What a subscriber asked for (MQTT 5 section 3.8.3.1), as far as each delivery needs it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SubOptions {
-    /// Maximum QoS: 0, 1 or 2.
-    pub qos: u8,
-    /// Not to the client that published it.
-    pub no_local: bool,
-    /// Keep the retain flag.
-    pub retain_as_published: bool,
-}
-
-/// A filter that someone subscribes to. Valid until its last subscriber leaves; then it may be given to another filter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FilterId(pub u32);
-
-/// A subscriber in the list of a filter: session and options in 4 bytes, complete in itself, so that a list may be copied and walked later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry(u32);
-
-const _: () = assert!(size_of::<Entry>() == 4);
-
-impl Entry {
-    fn new(session: SessionIdx, options: SubOptions, has_id: bool) -> Self {
-        debug_assert!(session.0 < 1 << SESSION_BITS && options.qos < 3);
-        Self(
-            session.0 << (32 - SESSION_BITS)
-                | u32::from(has_id) << 4
-                | u32::from(options.retain_as_published) << 3
-                | u32::from(options.no_local) << 2
-                | u32::from(options.qos),
-        )
-    }
-
-    /// Whose it is.
-    pub fn session(self) -> SessionIdx {
-        SessionIdx(self.0 >> (32 - SESSION_BITS))
-    }
-
-    /// What it asked for.
-    pub fn options(self) -> SubOptions {
-        SubOptions {
-            qos: (self.0 & 3) as u8,
-            no_local: self.0 & 4 != 0,
-            retain_as_published: self.0 & 8 != 0,
-        }
-    }
-
-    /// It came with a subscription identifier (MQTT 5 section 3.8.2.1.2).
-    pub fn has_id(self) -> bool {
-        self.0 & 16 != 0
-    }
-}
-
-/// What a subscribe did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subscribed {
-    /// The session did not have the filter before.
-    pub is_new: bool,
-    /// No session of this shard had the filter before.
-    pub first_on_filter: bool,
-    /// The filter.
-    pub filter: FilterId,
-    /// Its hash: for [`super::interest::Own`].
-    pub hash: TopicHash,
-}
-
-/// What an unsubscribe did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unsubscribed {
-    /// No session of this shard has the filter any more.
-    pub last_on_filter: bool,
-    /// Its hash: for [`super::interest::Own`].
-    pub hash: TopicHash,
-}
-
-/// A subscription that ended with its session.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended<'a> {
-    /// The filter.
-    pub path: &'a str,
-    /// It has a wildcard.
-    pub wildcard: bool,
-    /// Its hash: for [`super::interest::Own`].
-    pub hash: TopicHash,
-    /// No session of this shard has the filter any more.
-    pub last_on_filter: bool,
-}
-
-/// Bytes of a structure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Taken from the allocator.
-    pub reserved: usize,
-    /// Of these, in use.
-    pub used: usize,
-}
+use crate::limits::FILTER_TABLE_PARTS;
 
 /// The subscriptions of one shard.
 #[derive(Debug)]
@@ -273,10 +179,27 @@ impl Index {
     /// For a fan-out that is walked later, while subscriptions come and go: each subscriber of `matched` is appended to `out` once, its options
     /// merged as [`Index::merged`] does. With one filter that is a copy of its list.
     pub fn snapshot(&self, matched: &[FilterId], out: &mut Vec<Entry>) {
-        for (current, &filter) in matched.iter().enumerate() {
-            let list = self.subscribers(filter);
-            if matched.len() == 1 {
+        let lists = || matched.iter().map(|&filter| self.subscribers(filter));
+        let total: usize = lists().map(<[Entry]>::len).sum();
+        let longest = (0..matched.len()).max_by_key(|&at| self.subscribers(matched[at]).len());
+        for (current, list) in lists().enumerate() {
+            let others = total - list.len();
+            if others == 0 {
                 out.extend_from_slice(list);
+            } else if Some(current) == longest && list.len() / 8 > others {
+                // A broadcast, and a few who listen to more: only these few can be in the list twice.
+                let few = lists().enumerate().filter(|&(at, _)| at != current);
+                let few: HashSet<SessionIdx> = few
+                    .flat_map(|(_, list)| list)
+                    .map(|entry| entry.session())
+                    .collect();
+                out.extend(list.iter().filter_map(|&entry| {
+                    if few.contains(&entry.session()) {
+                        self.merge(entry, matched, current)
+                    } else {
+                        Some(entry)
+                    }
+                }));
             } else {
                 out.extend(
                     list.iter()
@@ -347,32 +270,6 @@ impl Index {
     /// How many filters have a subscriber.
     pub fn filters(&self) -> usize {
         self.filters.len()
-    }
-
-    /// What it takes.
-    pub fn memory(&self) -> Memory {
-        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
-        // All entries but those that stand in their filter's record.
-        let listed = self.len() - (self.filters.len() - self.lists.len());
-        let ids = size_of::<((SessionIdx, FilterId), u32)>() * self.ids.len();
-        Memory {
-            reserved: tables
-                + size_of_val(&*self.tables)
-                + self.filters.reserved()
-                + self.lists.reserved()
-                + self.listed_capacity * size_of::<Entry>()
-                + self.texts.reserved()
-                + self.wildcards.reserved()
-                + self.holdings.reserved()
-                + self.ids.allocation_size(),
-            used: self.filters.len() * (size_of::<FilterRecord>() + size_of::<u32>() + 1)
-                + self.lists.len() * size_of::<Vec<Entry>>()
-                + listed * size_of::<Entry>()
-                + self.texts.used()
-                + self.wildcards.used()
-                + self.holdings.used()
-                + ids,
-        }
     }
 
     fn path(&self, filter: FilterId) -> &str {
@@ -534,62 +431,6 @@ impl Index {
             }
         }
     }
-
-    /// Walks everything, and compares the sides.
-    ///
-    /// # Panics
-    /// When they disagree.
-    pub fn check_invariants(&self) {
-        self.texts.check_invariants();
-        self.wildcards.check_invariants();
-        self.holdings.check_invariants();
-        let (mut filters, mut wildcards, mut entries, mut ids, mut lists) = (0, 0, 0, 0, 0);
-        for (number, table) in self.tables.iter().enumerate() {
-            for &id in table {
-                let filter = FilterId(id);
-                let path = self.path(filter);
-                assert_eq!(
-                    part(self.hasher.hash(path)),
-                    number,
-                    "{path} is in another part"
-                );
-                assert_eq!(self.lookup(self.hasher.hash(path), path), Some(filter));
-                filters += 1;
-                if has_wildcard(path) {
-                    assert_eq!(self.wildcards.get(path), Some(id));
-                    wildcards += 1;
-                }
-                let list = self.subscribers(filter);
-                if let Subscribers::Many(_) = self.filters[id].subscribers {
-                    assert!(list.len() > 1);
-                    lists += 1;
-                }
-                assert!(!list.is_empty());
-                for (position, entry) in list.iter().enumerate() {
-                    assert_eq!(
-                        self.holdings.find(entry.session(), filter),
-                        Some(position as u32)
-                    );
-                    assert_eq!(
-                        self.ids.contains_key(&(entry.session(), filter)),
-                        entry.has_id()
-                    );
-                    entries += 1;
-                    ids += usize::from(entry.has_id());
-                }
-            }
-        }
-        assert_eq!(
-            (filters, wildcards),
-            (self.filters.len(), self.wildcards.len())
-        );
-        assert_eq!((entries, ids), (self.len(), self.ids.len()));
-        assert_eq!(lists, self.lists.len());
-        assert_eq!(
-            self.lists.iter().map(Vec::capacity).sum::<usize>(),
-            self.listed_capacity
-        );
-    }
 }
 
 /// Which part of the table; with bits that the table itself does not use.
@@ -598,5 +439,4 @@ fn part(hash: TopicHash) -> usize {
 }
 
 #[cfg(test)]
-#[path = "index_tests.rs"]
 mod tests;

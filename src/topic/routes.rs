@@ -4,10 +4,12 @@
 //! filters are not here but in the masks, unless a shared group has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::filter::has_wildcard;
+use super::group::GroupKey;
 use super::hash::{TopicHash, TopicHasher};
 use super::interest::ReactorSet;
 use super::pool::Pool;
@@ -21,7 +23,7 @@ pub struct Routes {
     /// Filters without a wildcard, which shared groups have.
     exact: HashTable<u32>,
     wildcards: FilterTrie,
-    routes: Pool<Route>,
+    all: Pool<Route>,
 }
 
 /// Where messages go that match one filter.
@@ -30,11 +32,13 @@ struct Route {
     path: Box<str>,
     /// Reactors with a subscriber who is in no group.
     reactors: ReactorSet,
+    /// By their names.
     groups: BTreeMap<Box<str>, Group>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
+    key: Arc<GroupKey>,
     /// Reactors with a member, in no order.
     members: Vec<Members>,
 }
@@ -51,9 +55,7 @@ struct Members {
 #[derive(Clone, Copy, Debug)]
 pub struct GroupRef<'a> {
     /// Its name.
-    pub group: &'a str,
-    /// Its filter, without `$share/{group}/`.
-    pub path: &'a str,
+    pub key: &'a Arc<GroupKey>,
     members: &'a [Members],
 }
 
@@ -99,7 +101,7 @@ impl Routes {
         Self {
             exact: HashTable::new(),
             wildcards: FilterTrie::new(hasher.clone()),
-            routes: Pool::default(),
+            all: Pool::default(),
             hasher,
         }
     }
@@ -107,13 +109,13 @@ impl Routes {
     /// A reactor has its first subscriber to a wildcard filter. Repeating it changes nothing.
     pub fn add(&mut self, path: &str, reactor: ReactorId) {
         let route = self.find_or_add(path);
-        self.routes[route].reactors.insert(reactor);
+        self.all[route].reactors.insert(reactor);
     }
 
     /// A reactor has lost its last subscriber to a wildcard filter.
     pub fn remove(&mut self, path: &str, reactor: ReactorId) {
         if let Some(route) = self.find(path) {
-            self.routes[route].reactors.remove(reactor);
+            self.all[route].reactors.remove(reactor);
             self.prune(route);
         }
     }
@@ -121,22 +123,21 @@ impl Routes {
     /// How many members of a shared group a reactor has, online and offline; both 0: none any more.
     pub fn set_group(
         &mut self,
-        group: &str,
-        path: &str,
+        key: &Arc<GroupKey>,
         reactor: ReactorId,
         online: u32,
         offline: u32,
     ) {
         if online == 0 && offline == 0 {
-            self.leave_group(group, path, reactor);
+            self.leave_group(key, reactor);
             return;
         }
-        let route = self.find_or_add(path);
-        let groups = &mut self.routes[route].groups;
-        if !groups.contains_key(group) {
-            groups.insert(group.into(), Group::default());
-        }
-        let group = groups.get_mut(group).expect("it was just added");
+        let route = self.find_or_add(&key.path);
+        let groups = &mut self.all[route].groups;
+        let group = groups.entry(key.group.clone()).or_insert_with(|| Group {
+            key: Arc::clone(key),
+            members: Vec::new(),
+        });
         let now = Members {
             reactor,
             online,
@@ -161,14 +162,10 @@ impl Routes {
         mut on_group: impl FnMut(GroupRef<'_>),
     ) {
         let mut visit = |route: u32| {
-            let route = &self.routes[route];
+            let route = &self.all[route];
             to.union(&route.reactors);
-            for (group, Group { members }) in &route.groups {
-                on_group(GroupRef {
-                    group,
-                    path: &route.path,
-                    members,
-                });
+            for Group { key, members } in route.groups.values() {
+                on_group(GroupRef { key, members });
             }
         };
         if let Some(route) = self.find_exact(hash, topic) {
@@ -179,7 +176,7 @@ impl Routes {
 
     /// How many filters there are.
     pub fn len(&self) -> usize {
-        self.routes.len()
+        self.all.len()
     }
 
     /// Whether there is none.
@@ -197,7 +194,7 @@ impl Routes {
 
     fn find_exact(&self, hash: TopicHash, path: &str) -> Option<u32> {
         self.exact
-            .find(hash.0, |&route| *self.routes[route].path == *path)
+            .find(hash.0, |&route| *self.all[route].path == *path)
             .copied()
     }
 
@@ -205,7 +202,7 @@ impl Routes {
         if let Some(route) = self.find(path) {
             return route;
         }
-        let route = self.routes.insert(Route {
+        let route = self.all.insert(Route {
             path: path.into(),
             ..Route::default()
         });
@@ -213,25 +210,24 @@ impl Routes {
             self.wildcards.insert(path, route);
         } else {
             let Self {
-                exact,
-                routes,
-                hasher,
-                ..
+                exact, all, hasher, ..
             } = self;
             exact.insert_unique(hasher.hash(path).0, route, |&other| {
-                hasher.hash(&routes[other].path).0
+                hasher.hash(&all[other].path).0
             });
         }
         route
     }
 
-    fn leave_group(&mut self, name: &str, path: &str, reactor: ReactorId) {
-        let Some(route) = self.find(path) else { return };
-        let groups = &mut self.routes[route].groups;
-        if let Some(group) = groups.get_mut(name) {
+    fn leave_group(&mut self, key: &GroupKey, reactor: ReactorId) {
+        let Some(route) = self.find(&key.path) else {
+            return;
+        };
+        let groups = &mut self.all[route].groups;
+        if let Some(group) = groups.get_mut(&key.group) {
             group.members.retain(|members| members.reactor != reactor);
             if group.members.is_empty() {
-                groups.remove(name);
+                groups.remove(&key.group);
             }
         }
         self.prune(route);
@@ -239,10 +235,10 @@ impl Routes {
 
     /// Forgets a filter that leads nowhere.
     fn prune(&mut self, route: u32) {
-        if !self.routes[route].reactors.is_empty() || !self.routes[route].groups.is_empty() {
+        if !self.all[route].reactors.is_empty() || !self.all[route].groups.is_empty() {
             return;
         }
-        let path = self.routes.remove(route).path;
+        let path = self.all.remove(route).path;
         if has_wildcard(&path) {
             self.wildcards.remove(&path);
         } else if let Ok(entry) = self
@@ -259,10 +255,10 @@ impl Routes {
     /// When the parts disagree.
     pub fn check_invariants(&self) {
         self.wildcards.check_invariants();
-        assert_eq!(self.exact.len() + self.wildcards.len(), self.routes.len());
-        for route in self.routes.iter().filter(|route| !route.path.is_empty()) {
+        assert_eq!(self.exact.len() + self.wildcards.len(), self.all.len());
+        for route in self.all.iter().filter(|route| !route.path.is_empty()) {
             let found = self.find(&route.path).expect("every route is found");
-            assert!(std::ptr::eq(&raw const self.routes[found], route));
+            assert!(std::ptr::eq(&raw const self.all[found], route));
             assert!(!route.reactors.is_empty() || !route.groups.is_empty());
             for group in route.groups.values() {
                 assert!(!group.members.is_empty());
@@ -294,19 +290,26 @@ mod tests {
         let mut groups = BTreeSet::new();
         routes.matching(routes.hasher.hash(topic), topic, &mut set, |group| {
             assert!(
-                groups.insert((group.group.to_owned(), group.path.to_owned())),
+                groups.insert((group.key.group.to_string(), group.key.path.to_string())),
                 "a group came twice"
             );
         });
         (set.iter().map(|reactor| reactor.0).collect(), groups)
     }
 
+    fn key(group: &str, path: &str) -> Arc<GroupKey> {
+        Arc::new(GroupKey {
+            group: group.into(),
+            path: path.into(),
+        })
+    }
+
     #[test]
     fn a_group_prefers_those_online_by_their_number() {
         let mut routes = Routes::new(TopicHasher::fixed(1));
-        routes.set_group("g", "a", ReactorId(0), 1, 50);
-        routes.set_group("g", "a", ReactorId(1), 3, 0);
-        routes.set_group("g", "a", ReactorId(2), 0, 9);
+        routes.set_group(&key("g", "a"), ReactorId(0), 1, 50);
+        routes.set_group(&key("g", "a"), ReactorId(1), 3, 0);
+        routes.set_group(&key("g", "a"), ReactorId(2), 0, 9);
         let picks = |routes: &Routes| {
             let mut counts = [0; 3];
             routes.matching(
@@ -327,15 +330,15 @@ mod tests {
             counts[2] == 0 && counts[1] > 2 * counts[0] && counts[0] > 0,
             "{counts:?}"
         );
-        routes.set_group("g", "a", ReactorId(0), 0, 50);
-        routes.set_group("g", "a", ReactorId(1), 0, 0);
+        routes.set_group(&key("g", "a"), ReactorId(0), 0, 50);
+        routes.set_group(&key("g", "a"), ReactorId(1), 0, 0);
         let counts = picks(&routes);
         assert!(
             counts[1] == 0 && counts[0] > counts[2] && counts[2] > 0,
             "{counts:?}"
         );
-        routes.set_group("g", "a", ReactorId(0), 0, 0);
-        routes.set_group("g", "a", ReactorId(2), 0, 0);
+        routes.set_group(&key("g", "a"), ReactorId(0), 0, 0);
+        routes.set_group(&key("g", "a"), ReactorId(2), 0, 0);
         assert!(routes.is_empty());
     }
 
@@ -362,11 +365,11 @@ mod tests {
                         reactors.remove(&(path, reactor));
                     }
                     2 => {
-                        routes.set_group(&name, &path, id, 1, 0);
+                        routes.set_group(&key(&name, &path), id, 1, 0);
                         groups.entry((name, path)).or_default().insert(reactor);
                     }
                     _ => {
-                        routes.set_group(&name, &path, id, 0, 0);
+                        routes.set_group(&key(&name, &path), id, 0, 0);
                         groups.entry((name, path)).or_default().remove(&reactor);
                     }
                 }

@@ -382,7 +382,7 @@ mod tests {
         let mut trie = trie(&[]);
         trie.insert(&slashes, 1);
         assert_eq!(found(&trie, &slashes), [1]);
-        assert_eq!(found(&trie, "/"), []);
+        assert!(found(&trie, "/").is_empty());
         assert_eq!(trie.remove(&slashes), Some(1));
         trie.check_invariants();
         assert_eq!(trie.nodes.len(), 0);

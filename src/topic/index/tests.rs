@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::CHAINED_SUBSCRIPTIONS;
+use crate::limits::{CHAINED_SUBSCRIPTIONS, SESSION_BITS};
 use crate::topic::filter::matches;
 use crate::topic::generate;
 
@@ -141,11 +141,13 @@ proptest! {
                     prop_assert_eq!((done.is_new, done.first_on_filter), (new, first));
                     prop_assert_eq!(done.hash, index.hasher.hash(&path));
                     prop_assert_eq!(index.options(SessionIdx(session), done.filter), Some(options));
+                    prop_assert!(index.has(SessionIdx(session), &path));
                     prop_assert_eq!(index.subscription_id(SessionIdx(session), done.filter), id);
                 }
                 Step::Unsubscribe(session, path) => {
                     let had = model.0.remove(&(session, path.clone())).is_some();
                     let done = index.unsubscribe(SessionIdx(session), &path);
+                    prop_assert!(!index.has(SessionIdx(session), &path));
                     prop_assert_eq!(done.map(|done| done.last_on_filter), had.then(|| !model.has(&path)));
                 }
                 Step::Clear(session) => {
@@ -319,6 +321,28 @@ fn churn_does_not_grow() {
 }
 
 #[test]
+fn a_broadcast_serves_those_who_listen_to_more_only_once() {
+    let mut index = index();
+    let mut model = Model::default();
+    let mut subscribe = |session: u32, path: &str, qos: u8, id: Option<u32>| {
+        let options = SubOptions { qos, ..PLAIN };
+        index.subscribe(SessionIdx(session), path, options, id);
+        model.0.insert((session, path.to_owned()), (options, id));
+    };
+    // Filters of either side of the list that is long.
+    subscribe(3, "+", 2, Some(3));
+    for session in 0..500 {
+        subscribe(session, "a", 0, None);
+    }
+    subscribe(3, "#", 1, Some(4));
+    subscribe(400, "a/#", 2, None);
+    subscribe(900, "#", 1, None);
+    assert_eq!(served(&index, "a"), model.served("a"));
+    assert_eq!(served_later(&index, "a"), model.served("a"));
+    assert_eq!(served_later(&index, "a").len(), 501);
+}
+
+#[test]
 fn lists_shrink_when_most_have_left() {
     let mut index = index();
     for phone in 0..10_000 {
@@ -353,10 +377,10 @@ fn a_stale_filter_has_no_subscribers() {
     let mut index = index();
     let filter = index.subscribe(SessionIdx(1), "a", PLAIN, None).filter;
     index.unsubscribe(SessionIdx(1), "a");
-    assert_eq!(index.subscribers(filter), []);
+    assert!(index.subscribers(filter).is_empty());
     index.subscribe(SessionIdx(1), "b", PLAIN, None);
     let filter = index.subscribe(SessionIdx(1), "c", PLAIN, None).filter;
     index.unsubscribe(SessionIdx(1), "c");
-    assert_eq!(index.subscribers(filter), []);
+    assert!(index.subscribers(filter).is_empty());
     assert_eq!(index.options(SessionIdx(1), filter), None);
 }
