@@ -92,7 +92,7 @@ impl Reactor {
                 }
             }
             _ if error.kind() == std::io::ErrorKind::WouldBlock => {
-                self.listeners[index].ready = false
+                self.listeners[index].ready = false;
             }
             // A connection that broke before it was accepted (accept(2), ECONNABORTED and network errors): the next one.
             _ => {}
@@ -138,12 +138,11 @@ impl Reactor {
     /// watches the socket.
     fn seated(&mut self, socket: TcpStream, bytes: &[u8], next: &Next) {
         if let Next::Go(home, version) = *next {
-            match self.reserve(home) {
-                Ok(()) => self.depart(home, socket, bytes),
-                Err(()) => {
-                    self.seats.leave(self.me);
-                    self.turn_away(&socket, &refusal(version, ReasonCode::QUOTA_EXCEEDED));
-                }
+            if self.reserve(home).is_ok() {
+                self.depart(home, socket, bytes);
+            } else {
+                self.seats.leave(self.me);
+                self.turn_away(&socket, &refusal(version, ReasonCode::QUOTA_EXCEEDED));
             }
             return;
         }

@@ -599,7 +599,7 @@ impl Port for Io {
         if slot.chain.bytes >= limits::OUTBOX_BYTES_PER_CONNECTION {
             connections.flush_one(conn);
         }
-        if connections.outbox.len() >= limits::OUTBOX_BYTES {
+        if connections.outbox.bytes() >= limits::OUTBOX_BYTES {
             connections.flush();
         }
     }

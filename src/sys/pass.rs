@@ -185,7 +185,7 @@ mod tests {
                 let received = loop {
                     match receive.receive(&mut bytes) {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            std::thread::yield_now()
+                            std::thread::yield_now();
                         }
                         result => break result.unwrap(),
                     }
