@@ -3,6 +3,7 @@
 use super::frame::{self, PacketType};
 use super::primitive::{Reader, put_binary, put_prefixed, put_string, put_u16};
 use super::property::{Block, Property, put_some};
+use super::publish::check_payload;
 use super::{Connack, PublishProperties, Qos, UserProperties, Version, WireError};
 
 const CLEAN_START: u8 = 0x02;
@@ -229,14 +230,15 @@ impl<'a> Connect<'a> {
 impl<'a> Will<'a> {
     fn read(reader: &mut Reader<'a>, flags: u8, version: Version) -> Result<Self, WireError> {
         let mut delay = 0;
+        let mut text = false;
         let mut properties = PublishProperties::default();
         if version == Version::V5 {
             let block = Block::read(reader, |property| {
                 match property {
                     Property::WillDelay(secs) => delay = secs,
                     Property::MessageExpiry(secs) => properties.message_expiry = Some(secs),
-                    Property::PayloadFormat(_)
-                    | Property::ContentType(_)
+                    Property::PayloadFormat(is_text) => text = is_text,
+                    Property::ContentType(_)
                     | Property::ResponseTopic(_)
                     | Property::CorrelationData(_)
                     | Property::User(..) => {}
@@ -248,7 +250,7 @@ impl<'a> Will<'a> {
         }
         let topic = reader.string()?;
         let payload = reader.binary()?;
-        properties.check_payload(payload)?;
+        check_payload(payload, text)?;
         Ok(Self {
             qos: Qos::from_bits((flags & WILL_QOS) >> 3).ok_or(WireError::ConnectFlags(flags))?,
             retain: flags & WILL_RETAIN != 0,
@@ -281,7 +283,6 @@ fn check_flags(flags: u8, version: Version) -> Result<(), WireError> {
     let will = flags & WILL != 0;
     let bad = flags & 0x01 != 0
         || !will && flags & (WILL_QOS | WILL_RETAIN) != 0
-        || flags & WILL_QOS == WILL_QOS
         || version != Version::V5 && flags & PASSWORD != 0 && flags & USERNAME == 0;
     if bad {
         Err(WireError::ConnectFlags(flags))
@@ -308,8 +309,10 @@ fn read_version(reader: &mut Reader<'_>) -> Result<Version, WireError> {
 /// An unknown level is answered in the format its sender most likely reads: MQTT 5 from level 5 on, else MQTT 3.1.1 (MQTT 5 section 3.1.2.2).
 /// The highest bit, which marks a bridge, does not count for this. What is malformed is told in MQTT 5 alone; MQTT 3 closes (3.1.1, section 4.8).
 pub fn refusal(buf: &[u8], error: &WireError) -> Option<(Version, Connack<'static>)> {
-    let body = buf.get(frame::header_len(buf)?..)?;
-    let mut reader = Reader(body);
+    if buf.first()? >> 4 != PacketType::Connect as u8 {
+        return None;
+    }
+    let mut reader = Reader(buf.get(frame::header_len(buf)?..)?);
     let version = match read_version(&mut reader) {
         Ok(version) => version,
         Err(WireError::ProtocolLevel(level)) if level & 0x7F >= 5 => Version::V5,

@@ -35,7 +35,7 @@ pub enum WireError {
     ConnectFlags(u8),
     /// A property identifier that does not exist (section 2.2.2.2).
     UnknownProperty(u8),
-    /// A property that does not belong to this packet.
+    /// A property that does not belong to this packet (section 2.2.2.2).
     MisplacedProperty(u8),
     /// A property that may stand once stands twice.
     DuplicateProperty(u8),
@@ -73,8 +73,10 @@ impl WireError {
             | Self::Text
             | Self::ConnectFlags(_)
             | Self::UnknownProperty(_)
-            | Self::SubscribeOptions(_) => ReasonCode::MALFORMED_PACKET,
-            Self::MisplacedProperty(_)
+            | Self::MisplacedProperty(_) => ReasonCode::MALFORMED_PACKET,
+            // Reserved bits are malformed, values that don't exist are a protocol error (section 3.8.3.1).
+            Self::SubscribeOptions(bits) if bits & 0xC0 != 0 => ReasonCode::MALFORMED_PACKET,
+            Self::SubscribeOptions(_)
             | Self::DuplicateProperty(_)
             | Self::PropertyValue(_)
             | Self::TopicMissing

@@ -21,6 +21,8 @@ pub mod publish;
 mod reason;
 mod suback;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod unsubscribe;
 
 pub use ack::Ack;

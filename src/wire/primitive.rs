@@ -152,3 +152,54 @@ pub(super) fn put_prefixed(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
         out.remove(at + prefix);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_at_the_edges_of_their_lengths() {
+        let edges = [
+            (0, 1),
+            (127, 1),
+            (128, 2),
+            (16_383, 2),
+            (16_384, 3),
+            (2_097_151, 3),
+            (2_097_152, 4),
+            (MAX_VARINT, 4),
+        ];
+        for (value, len) in edges {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            assert_eq!((out.len(), varint_len(value)), (len, len), "{value}");
+            assert_eq!(varint(&out), Ok(Some((value as u32, len))));
+            for at in 0..len {
+                assert_eq!(varint(&out[..at]), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_is_put_before_what_it_counts() {
+        for len in [0, 1, 127, 128, 129, 16_383, 16_384] {
+            let body: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            let mut out = b"before".to_vec();
+            put_prefixed(&mut out, |out| out.extend_from_slice(&body));
+            let mut reader = Reader(&out[6..]);
+            assert_eq!(reader.varint(), Ok(len as u32));
+            assert_eq!(reader.rest(), body);
+            assert!(out.starts_with(b"before"));
+        }
+    }
+
+    #[test]
+    fn the_longest_string() {
+        let text = "x".repeat(usize::from(u16::MAX));
+        let mut out = Vec::new();
+        put_string(&mut out, &text);
+        let mut reader = Reader(&out);
+        assert_eq!(reader.string(), Ok(text.as_str()));
+        assert_eq!(reader.u8(), Err(WireError::Truncated));
+    }
+}

@@ -194,12 +194,14 @@ pub(super) fn put_some<'a, T>(
 }
 
 /// A block of properties that has been walked: all of them well-formed, none twice that may stand once.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Block<'a> {
     /// All after the length.
     raw: &'a [u8],
     /// Bit `id` is set for each property that stands there; identifiers end at 0x2A.
     seen: u64,
+    /// Bytes of the pass-through properties.
+    forward_len: usize,
 }
 
 impl<'a> Block<'a> {
@@ -212,19 +214,26 @@ impl<'a> Block<'a> {
     ) -> Result<Self, WireError> {
         let len = reader.varint()?;
         let raw = reader.take(len as usize)?;
-        let mut seen = 0;
+        let mut block = Self {
+            raw,
+            ..Self::default()
+        };
         let mut rest = Reader(raw);
         while !rest.is_empty() {
+            let before = rest.0.len();
             let property = Property::read(&mut rest)?;
             let bit = 1 << property.id();
             let repeats = matches!(property, Property::User(..) | Property::SubscriptionId(_));
-            if seen & bit != 0 && !repeats {
+            if block.seen & bit != 0 && !repeats {
                 return Err(WireError::DuplicateProperty(property.id()));
             }
-            seen |= bit;
+            block.seen |= bit;
+            if forward::MASK & bit != 0 {
+                block.forward_len += before - rest.0.len();
+            }
             take(property)?;
         }
-        Ok(Self { raw, seen })
+        Ok(block)
     }
 
     pub(super) fn user_properties(&self) -> UserProperties<'a> {
@@ -236,22 +245,11 @@ impl<'a> Block<'a> {
     }
 
     pub(super) fn forward(&self) -> Forward<'a> {
-        if self.seen & forward::MASK == self.seen {
-            Forward::from_encoded(self.raw)
-        } else {
-            Forward::from_block(self.raw)
-        }
+        Forward::from_block(self.raw, self.forward_len)
     }
 
     fn has(&self, id: u8) -> bool {
         self.seen & (1 << id) != 0
-    }
-}
-
-impl Default for Block<'_> {
-    /// No property at all.
-    fn default() -> Self {
-        Self { raw: &[], seen: 0 }
     }
 }
 

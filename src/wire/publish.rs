@@ -40,18 +40,6 @@ pub struct PublishProperties<'a> {
     pub forward: Forward<'a>,
 }
 
-impl PublishProperties<'_> {
-    /// A payload that is said to be text has to be text (section 3.3.2.3.2).
-    pub(super) fn check_payload(&self, payload: &[u8]) -> Result<(), WireError> {
-        let text = !self.forward.is_empty() && self.forward.payload_format() == Some(true);
-        if text && std::str::from_utf8(payload).is_err() {
-            Err(WireError::PayloadFormat)
-        } else {
-            Ok(())
-        }
-    }
-}
-
 impl<'a> Publish<'a> {
     /// Reads a frame of this type, as [`super::frame::split`] cut it.
     pub fn decode(frame: &Frame<'a>, version: Version) -> Result<Self, WireError> {
@@ -63,16 +51,16 @@ impl<'a> Publish<'a> {
         } else {
             Some(reader.packet_id()?)
         };
-        let properties = if version == Version::V5 {
+        let (properties, text) = if version == Version::V5 {
             read_properties(&mut reader)?
         } else {
-            PublishProperties::default()
+            (PublishProperties::default(), false)
         };
         if topic.is_empty() && version == Version::V5 && properties.topic_alias.is_none() {
             return Err(WireError::TopicMissing);
         }
         let payload = reader.rest();
-        properties.check_payload(payload)?;
+        check_payload(payload, text)?;
         let (dup, retain) = (frame.first & DUP != 0, frame.first & RETAIN != 0);
         Ok(Self {
             dup,
@@ -99,19 +87,24 @@ impl<'a> Publish<'a> {
             out,
             version,
             first_byte(self.dup, self.qos, self.retain),
+            self.qos,
             self.packet_id,
         );
     }
 }
 
-fn read_properties<'a>(reader: &mut Reader<'a>) -> Result<PublishProperties<'a>, WireError> {
+/// The properties, and if they say that the payload is text.
+fn read_properties<'a>(
+    reader: &mut Reader<'a>,
+) -> Result<(PublishProperties<'a>, bool), WireError> {
     let mut properties = PublishProperties::default();
+    let mut text = false;
     let block = Block::read(reader, |property| {
         match property {
             Property::TopicAlias(alias) => properties.topic_alias = Some(alias),
             Property::MessageExpiry(secs) => properties.message_expiry = Some(secs),
+            Property::PayloadFormat(is_text) => text = is_text,
             Property::SubscriptionId(_)
-            | Property::PayloadFormat(_)
             | Property::ContentType(_)
             | Property::ResponseTopic(_)
             | Property::CorrelationData(_)
@@ -122,7 +115,16 @@ fn read_properties<'a>(reader: &mut Reader<'a>) -> Result<PublishProperties<'a>,
     })?;
     properties.subscription_ids = block.subscription_ids();
     properties.forward = block.forward();
-    Ok(properties)
+    Ok((properties, text))
+}
+
+/// A payload that is said to be text has to be text (section 3.3.2.3.2).
+pub(super) fn check_payload(payload: &[u8], text: bool) -> Result<(), WireError> {
+    if text && std::str::from_utf8(payload).is_err() {
+        Err(WireError::PayloadFormat)
+    } else {
+        Ok(())
+    }
 }
 
 /// A message to send: encoded once for all receivers of one version, QoS and retain flag; see [`patch_packet_id`].
@@ -156,8 +158,13 @@ pub fn encode(
     p: &PublishOut<'_>,
     packet_id: Option<PacketId>,
 ) -> Option<usize> {
-    p.body()
-        .encode(out, version, first_byte(p.dup, p.qos, p.retain), packet_id)
+    p.body().encode(
+        out,
+        version,
+        first_byte(p.dup, p.qos, p.retain),
+        p.qos,
+        packet_id,
+    )
 }
 
 /// Bytes that [`encode`] will write.
@@ -172,7 +179,7 @@ pub fn patch_packet_id(packet: &mut [u8], at: usize, id: PacketId) {
     packet[at..at + 2].copy_from_slice(&id.get().to_be_bytes());
 }
 
-/// Marks an encoded PUBLISH as sent before.
+/// Marks an encoded PUBLISH of QoS 1 or 2 as sent before.
 pub fn set_dup(packet: &mut [u8]) {
     packet[0] |= DUP;
 }
@@ -231,13 +238,9 @@ impl<Ids: Iterator<Item = u32> + Clone> Body<'_, Ids> {
         out: &mut Vec<u8>,
         version: Version,
         first: u8,
+        qos: Qos,
         packet_id: Option<PacketId>,
     ) -> Option<usize> {
-        let qos = if first & 0x06 == 0 {
-            Qos::AtMostOnce
-        } else {
-            Qos::AtLeastOnce
-        };
         let properties = self.properties_len(version);
         let remaining = self.len(version, qos, properties);
         let start = out.len();

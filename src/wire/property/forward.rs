@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::primitive::Reader;
+use super::super::primitive::{Reader, varint};
 use super::{Property, UserProperties, Walk, put_some};
 
 /// Payload format, content type, response topic, correlation data, user properties: as bits by identifier.
@@ -26,9 +26,8 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// From a block in which other properties stand as well.
-    pub(super) fn from_block(raw: &'a [u8]) -> Self {
-        let len = spans(raw).map(<[u8]>::len).sum();
+    /// From a block in which other properties stand as well; `len` bytes of it are to be passed on.
+    pub(super) fn from_block(raw: &'a [u8], len: usize) -> Self {
         Self { raw, len }
     }
 
@@ -106,21 +105,33 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// The pass-through properties of `raw`, each as its bytes.
+/// The pass-through properties of `raw`, each as its bytes. They have been read before, so that only their lengths are looked at.
 fn spans(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Reader(raw);
+    let mut rest = raw;
     std::iter::from_fn(move || {
         loop {
-            let before = rest.0;
-            if before.is_empty() {
-                return None;
-            }
-            let property = Property::read(&mut rest).ok()?;
-            if MASK & (1 << property.id()) != 0 {
-                return Some(&before[..before.len() - rest.0.len()]);
+            let (&id, after) = rest.split_first()?;
+            let (span, tail) = rest.split_at_checked(1 + value_len(id, after)?)?;
+            rest = tail;
+            if MASK & (1 << id) != 0 {
+                return Some(span);
             }
         }
     })
+}
+
+/// Bytes of the value of property `id`, which `bytes` begins with. For the properties of PUBLISH and of a will; `None` for others.
+fn value_len(id: u8, bytes: &[u8]) -> Option<usize> {
+    let counted = |at: usize| Some(at + 2 + usize::from(Reader(bytes.get(at..)?).u16().ok()?));
+    match id {
+        0x01 => Some(1),
+        0x23 => Some(2),
+        0x02 | 0x18 => Some(4),
+        0x03 | 0x08 | 0x09 => counted(0),
+        0x0B => varint(bytes).ok()?.map(|(_, len)| len),
+        0x26 => counted(counted(0)?),
+        _ => None,
+    }
 }
 
 impl PartialEq for Forward<'_> {

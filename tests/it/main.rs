@@ -1,0 +1,3 @@
+//! The one integration binary: the real server, driven from outside.
+
+mod cli;
