@@ -8,7 +8,10 @@ pub fn sparkline(values: &[f64], width: usize) -> String {
     let peak = values.iter().copied().fold(0.0, f64::max);
     (0..columns)
         .map(|column| {
-            let (from, to) = (column * values.len() / columns, (column + 1) * values.len() / columns);
+            let (from, to) = (
+                column * values.len() / columns,
+                (column + 1) * values.len() / columns,
+            );
             let value = values[from..to].iter().copied().fold(0.0, f64::max);
             if value <= 0.0 || peak <= 0.0 {
                 return ' ';
@@ -23,7 +26,11 @@ pub fn bar(share: f64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
     if eighths == 0 {
-        return if share > 0.0 { "▏".into() } else { String::new() };
+        return if share > 0.0 {
+            "▏".into()
+        } else {
+            String::new()
+        };
     }
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }

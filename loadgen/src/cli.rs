@@ -129,9 +129,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent_and_reads_units() {
         Cli::command().debug_assert();
-        let cli = Cli::try_parse_from(["loadgen", "connect", "-n", "1.5m", "--rate", "20k", "--hold", "2m"]).unwrap();
-        let Command::Connect(connect) = cli.command else { panic!("connect") };
-        assert_eq!((connect.connections, connect.rate, connect.hold), (1_500_000, 20_000, Duration::from_secs(120)));
+        let cli = Cli::try_parse_from([
+            "loadgen", "connect", "-n", "1.5m", "--rate", "20k", "--hold", "2m",
+        ])
+        .unwrap();
+        let Command::Connect(connect) = cli.command else {
+            panic!("connect")
+        };
+        assert_eq!(
+            (connect.connections, connect.rate, connect.hold),
+            (1_500_000, 20_000, Duration::from_secs(120))
+        );
         assert!(Cli::try_parse_from(["loadgen", "connect", "-n", "some"]).is_err());
     }
 }

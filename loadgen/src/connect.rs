@@ -44,9 +44,14 @@ impl fmt::Display for BeginError {
         match self {
             Self::Machine(shortages) => {
                 f.write_str("this machine hasn't enough for that:")?;
-                shortages.iter().try_for_each(|shortage| write!(f, "\n  {shortage}"))
+                shortages
+                    .iter()
+                    .try_for_each(|shortage| write!(f, "\n  {shortage}"))
             }
-            Self::NoBroker(addr, error) => write!(f, "no broker at {addr} ({error}); start one there, or name another with --addr"),
+            Self::NoBroker(addr, error) => write!(
+                f,
+                "no broker at {addr} ({error}); start one there, or name another with --addr"
+            ),
             Self::Proc(error) => write!(f, "can't read the machine's limits: {error}"),
             Self::Fleet(error) => error.fmt(f),
         }
@@ -68,7 +73,8 @@ pub fn preflight(machine: &Machine, plan: &FleetPlan) -> Result<(), BeginError> 
         return Err(BeginError::Machine(shortages));
     }
     for &target in &plan.targets {
-        TcpStream::connect_timeout(&target, Duration::from_secs(3)).map_err(|error| BeginError::NoBroker(target, error))?;
+        TcpStream::connect_timeout(&target, Duration::from_secs(3))
+            .map_err(|error| BeginError::NoBroker(target, error))?;
     }
     Ok(())
 }
@@ -80,9 +86,15 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
         targets: args.addr.clone(),
         first: args.first,
         phones: args.connections,
-        threads: args.threads.unwrap_or_else(|| machine.threads_for(args.connections)),
+        threads: args
+            .threads
+            .unwrap_or_else(|| machine.threads_for(args.connections)),
         sources: Sources::choose(&args.addr, args.source.clone()),
-        script: Script { version: args.protocol.into(), persistent: false, keep_alive: args.keep_alive },
+        script: Script {
+            version: args.protocol.into(),
+            persistent: false,
+            keep_alive: args.keep_alive,
+        },
         patience: PATIENCE,
         retry: true,
         late: SECOND_LATE,
@@ -92,7 +104,11 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
     watch.note(&format!(
         "{} phones to {} at {}/s from {} threads, two subscriptions each; held {} s",
         grouped(u64::from(plan.phones)),
-        plan.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        plan.targets
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
         grouped(args.rate),
         plan.threads,
         args.hold.as_secs_f64(),
@@ -113,20 +129,31 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
     let totals = fleet.totals();
     let connections = ramp.connections(&fleet, &totals, peak);
     let expectations = vec![
-        Expectation { text: "every phone ready at the end", off_by: u64::from(connections.planned) - totals.ready().min(u64::from(connections.planned)) },
-        Expectation { text: "no connection failed", off_by: totals.failed() },
+        Expectation {
+            text: "every phone ready at the end",
+            off_by: u64::from(connections.planned)
+                - totals.ready().min(u64::from(connections.planned)),
+        },
+        Expectation {
+            text: "no connection failed",
+            off_by: totals.failed(),
+        },
     ];
     Ok(Report {
         schema: SCHEMA,
         scenario: "connect",
         machine: machine::describe(),
+        date: machine::today(),
         interrupted: ended == Ended::Interrupted,
         connections,
         memory: None,
         latency: Latency::all(&fleet.latencies()),
         messages: None,
         broadcasts: Vec::new(),
-        failures: totals.failures().map(|(failure, n)| (failure.text(), n)).collect(),
+        failures: totals
+            .failures()
+            .map(|(failure, n)| (failure.text(), n))
+            .collect(),
         expectations,
         course: watch.finish(),
     })
@@ -155,7 +182,12 @@ pub fn ramp_up(fleet: &Fleet, rate: f64, watch: &mut Watch) -> Ramp {
     fleet.connect(rate);
     let longest = Duration::from_secs_f64(phones as f64 / rate) + STRAGGLERS;
     let ended = watch.until(fleet, None, longest, |totals| totals.ready() >= phones);
-    Ramp { ended, seconds: (clock::now() - began) as f64 / SECOND as f64, ready: fleet.totals().ready(), rate }
+    Ramp {
+        ended,
+        seconds: (clock::now() - began) as f64 / SECOND as f64,
+        ready: fleet.totals().ready(),
+        rate,
+    }
 }
 
 impl Ramp {

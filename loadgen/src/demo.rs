@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::broker::Broker;
 use crate::cli;
 use crate::connect::{self, BeginError, Ramp};
 use crate::fleet::{Fleet, FleetPlan};
@@ -18,7 +19,9 @@ use crate::machine;
 use crate::payload::{HEADER, Kind};
 use crate::preflight::Machine;
 use crate::publisher::{PublishError, Publisher, PublisherPlan, Stream};
-use crate::report::{Broadcast, Connections, Expectation, Latency, Memory, Messages, Report, SCHEMA};
+use crate::report::{
+    Broadcast, Connections, Expectation, Latency, Memory, Messages, Report, SCHEMA,
+};
 use crate::script::Script;
 use crate::sources::Sources;
 use crate::stats::{Count, Totals};
@@ -87,7 +90,10 @@ struct Footprint {
 
 impl Footprint {
     fn read() -> std::io::Result<Self> {
-        Ok(Self { user: machine::pss(std::process::id())?, slab: machine::slab()? })
+        Ok(Self {
+            user: machine::pss(std::process::id())?,
+            slab: machine::slab()?,
+        })
     }
 
     fn per_connection(self, after: Self, phones: u64) -> Memory {
@@ -112,23 +118,29 @@ pub fn run(args: &cli::Demo, interrupted: Arc<AtomicBool>) -> Result<Report, Dem
             grouped(u64::from(args.connections))
         ));
     }
-    let broker = Broker::start(args.addr, machine.cores, phones)?;
-    let result = against(args, &machine, &broker, phones, &mut watch);
-    let (mut report, fleet) = result?;
+    let broker = Broker::start(args.addr, machine.cores, phones).map_err(DemoError::Server)?;
+    let mut report = against(args, &machine, &broker, phones, &mut watch)?;
     report.course = watch.finish();
-    drop(fleet);
-    broker.stop();
     Ok(report)
 }
 
-fn fleet_plan(args: &cli::Demo, machine: &Machine, targets: Vec<SocketAddr>, phones: u32) -> FleetPlan {
+fn fleet_plan(
+    args: &cli::Demo,
+    machine: &Machine,
+    targets: Vec<SocketAddr>,
+    phones: u32,
+) -> FleetPlan {
     FleetPlan {
         first: 0,
         phones,
         threads: machine.threads_for(phones),
         sources: Sources::choose(&targets, Vec::new()),
         targets,
-        script: Script { version: args.protocol.into(), persistent: true, keep_alive: 20 },
+        script: Script {
+            version: args.protocol.into(),
+            persistent: true,
+            keep_alive: 20,
+        },
         patience: connect::PATIENCE,
         retry: true,
         late: LATE,
@@ -141,7 +153,7 @@ fn against(
     broker: &Broker,
     phones: u32,
     watch: &mut Watch,
-) -> Result<(Report, Fleet), DemoError> {
+) -> Result<Report, DemoError> {
     let plan = fleet_plan(args, machine, broker.addresses(), phones);
     connect::preflight(machine, &plan)?;
     announce(args, &plan, broker, watch);
@@ -154,7 +166,8 @@ fn against(
         seed: fastrand::u64(..),
     };
     let fleet = Fleet::start(plan, Arc::clone(&ledger)).map_err(BeginError::Fleet)?;
-    let mut publisher = Publisher::start(&publishers, Arc::clone(&ledger)).map_err(DemoError::Publish)?;
+    let mut publisher =
+        Publisher::start(&publishers, Arc::clone(&ledger)).map_err(DemoError::Publish)?;
     watch.phase("start");
     watch.rest(&fleet, Some(&publisher), SETTLE / 2);
     let before = Footprint::read().map_err(BeginError::Proc)?;
@@ -167,23 +180,28 @@ fn against(
         ended = watch.rest(&fleet, Some(&publisher), SETTLE);
         let after = Footprint::read().map_err(BeginError::Proc)?;
         // A broker in another process has its memory there.
-        memory = broker.is_embedded().then(|| before.per_connection(after, fleet.totals().ready()));
+        memory = broker
+            .is_embedded()
+            .then(|| before.per_connection(after, fleet.totals().ready()));
     }
     let mut peak = ramp.ready;
     if ended != Ended::Interrupted {
         ended = push(args, &fleet, &mut publisher, watch, &mut peak);
     }
     if ended == Ended::Broken {
-        return Err(DemoError::Publish(publisher.finish().err().unwrap_or(PublishError::Closed)));
+        return Err(DemoError::Publish(
+            publisher.finish().err().unwrap_or(PublishError::Closed),
+        ));
     }
     fleet.settle();
     let totals = fleet.totals();
     let messages = Messages::of(&totals, &publisher);
     let connections = ramp.connections(&fleet, &totals, peak);
-    let report = Report {
+    Ok(Report {
         schema: SCHEMA,
         scenario: "demo",
         machine: machine::describe(),
+        date: machine::today(),
         interrupted: ended == Ended::Interrupted,
         expectations: expectations(&ramp, &connections, &messages, &totals),
         connections,
@@ -191,10 +209,12 @@ fn against(
         latency: Latency::all(&fleet.latencies()),
         messages: Some(messages),
         broadcasts: Broadcast::all(&ledger),
-        failures: totals.failures().map(|(failure, n)| (failure.text(), n)).collect(),
+        failures: totals
+            .failures()
+            .map(|(failure, n)| (failure.text(), n))
+            .collect(),
         course: Vec::new(),
-    };
-    Ok((report, fleet))
+    })
 }
 
 fn announce(args: &cli::Demo, plan: &FleetPlan, broker: &Broker, watch: &mut Watch) {
@@ -217,14 +237,28 @@ fn announce(args: &cli::Demo, plan: &FleetPlan, broker: &Broker, watch: &mut Wat
 }
 
 /// Pushes and churns, then waits until all is quiet.
-fn push(args: &cli::Demo, fleet: &Fleet, publisher: &mut Publisher, watch: &mut Watch, peak: &mut u64) -> Ended {
+fn push(
+    args: &cli::Demo,
+    fleet: &Fleet,
+    publisher: &mut Publisher,
+    watch: &mut Watch,
+    peak: &mut u64,
+) -> Ended {
     let half = args.pushes as f64 / 2.0;
     for kind in [Kind::Unicast0, Kind::Unicast1] {
         if half > 0.0 {
-            publisher.run(Stream { kind, per_second: half, count: u64::MAX });
+            publisher.run(Stream {
+                kind,
+                per_second: half,
+                count: u64::MAX,
+            });
         }
     }
-    publisher.run(Stream { kind: Kind::Broadcast, per_second: 1.0 / BROADCAST_EVERY.as_secs_f64(), count: u64::MAX });
+    publisher.run(Stream {
+        kind: Kind::Broadcast,
+        per_second: 1.0 / BROADCAST_EVERY.as_secs_f64(),
+        count: u64::MAX,
+    });
     fleet.churn(CHURN);
     watch.phase("push, churn");
     let mut ended = watch.until(fleet, Some(publisher), args.time / 2, |totals| {
@@ -244,7 +278,11 @@ fn push(args: &cli::Demo, fleet: &Fleet, publisher: &mut Publisher, watch: &mut 
     watch.phase("last ones");
     let complete = quiet(fleet, publisher, watch);
     // An interruption is what is reported; that the last ones didn't make it is in the counts.
-    if ended == Ended::Interrupted { ended } else { complete }
+    if ended == Ended::Interrupted {
+        ended
+    } else {
+        complete
+    }
 }
 
 /// Waits until all phones are back and nothing more arrives.
@@ -252,22 +290,40 @@ fn quiet(fleet: &Fleet, publisher: &Publisher, watch: &mut Watch) -> Ended {
     let phones = u64::from(fleet.plan().phones);
     let mut last = (0, crate::clock::now());
     watch.until(fleet, Some(publisher), LAST_ONES, |totals| {
-        let (received, now) = (totals.received() + totals.get(Count::Redelivered), crate::clock::now());
+        let (received, now) = (
+            totals.received() + totals.get(Count::Redelivered),
+            crate::clock::now(),
+        );
         if received != last.0 {
             last = (received, now);
         }
-        let all = totals.ready() == phones && totals.get(Count::Unicast1) == publisher.published(Kind::Unicast1);
+        let all = totals.ready() == phones
+            && totals.get(Count::Unicast1) == publisher.published(Kind::Unicast1);
         all && publisher.is_idle() && now - last.1 > 400 * crate::clock::MILLI
     })
 }
 
-fn expectations(ramp: &Ramp, connections: &Connections, messages: &Messages, totals: &Totals) -> Vec<Expectation> {
+fn expectations(
+    ramp: &Ramp,
+    connections: &Connections,
+    messages: &Messages,
+    totals: &Totals,
+) -> Vec<Expectation> {
     let planned = u64::from(connections.planned);
     [
         ("every phone got ready", planned.saturating_sub(ramp.ready)),
-        ("every phone ready at the end", planned.saturating_sub(connections.ready)),
+        (
+            "every phone ready at the end",
+            planned.saturating_sub(connections.ready),
+        ),
         ("no connection failed", totals.failed()),
-        ("every QoS 1 push acknowledged", messages.published_unicast1.saturating_sub(messages.acknowledged) + messages.refused),
+        (
+            "every QoS 1 push acknowledged",
+            messages
+                .published_unicast1
+                .saturating_sub(messages.acknowledged)
+                + messages.refused,
+        ),
         ("no message missing", messages.missing),
         ("none twice", messages.duplicates),
         ("none out of order", messages.reordered),

@@ -110,7 +110,11 @@ impl Driver {
             ramp: None,
             returns: BinaryHeap::new(),
             churn: Churn::default(),
-            ping: Sweep { next, since: now, due: 0.0 },
+            ping: Sweep {
+                next,
+                since: now,
+                due: 0.0,
+            },
             next_check: now + SECOND,
             rng,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
@@ -147,7 +151,12 @@ impl Driver {
             let tally = Arc::clone(&self.tally);
             let mut latency = locked(&tally.latency);
             for event in &events {
-                self.event(event.token(), event.is_readable() || event.is_read_closed(), event.is_writable(), &mut latency);
+                self.event(
+                    event.token(),
+                    event.is_readable() || event.is_read_closed(),
+                    event.is_writable(),
+                    &mut latency,
+                );
             }
         }
     }
@@ -155,9 +164,19 @@ impl Driver {
     fn take_orders(&mut self) {
         loop {
             match self.orders.try_recv() {
-                Ok(Order::Connect { per_second, from }) => self.ramp = Some(Ramp { from, per_second, next: 0 }),
+                Ok(Order::Connect { per_second, from }) => {
+                    self.ramp = Some(Ramp {
+                        from,
+                        per_second,
+                        next: 0,
+                    })
+                }
                 Ok(Order::Churn { per_second }) => {
-                    self.churn = Churn { per_second, since: clock::now(), due: 0.0 };
+                    self.churn = Churn {
+                        per_second,
+                        since: clock::now(),
+                        due: 0.0,
+                    };
                 }
                 Ok(Order::Burst { fraction, within }) => self.burst(fraction, within),
                 Ok(Order::Settle) => {
@@ -188,9 +207,19 @@ impl Driver {
 
     /// Begins the planned connects whose time has come; returns when the next one is due.
     fn dial_ramp(&mut self, now: u64) -> u64 {
-        let Some(Ramp { from, per_second, next }) = self.ramp else { return u64::MAX };
+        let Some(Ramp {
+            from,
+            per_second,
+            next,
+        }) = self.ramp
+        else {
+            return u64::MAX;
+        };
         let (index, stride) = (self.index, self.stride);
-        let planned = |at: u32| from + ((f64::from(at) * f64::from(stride) + f64::from(index)) * SECOND as f64 / per_second) as u64;
+        let planned = |at: u32| {
+            from + ((f64::from(at) * f64::from(stride) + f64::from(index)) * SECOND as f64
+                / per_second) as u64
+        };
         let mut at = next;
         let last = (self.phones.len() as u32).min(next.saturating_add(DIALS_PER_TURN as u32));
         while at < last && planned(at) <= now {
@@ -201,7 +230,11 @@ impl Driver {
             self.ramp = None;
             return u64::MAX;
         }
-        self.ramp = Some(Ramp { from, per_second, next: at });
+        self.ramp = Some(Ramp {
+            from,
+            per_second,
+            next: at,
+        });
         planned(at)
     }
 
@@ -299,7 +332,9 @@ impl Driver {
         let patience = clock::nanos(self.shared.plan.patience);
         for at in 0..self.phones.len() as u32 {
             let phone = &self.phones[at as usize];
-            if !matches!(phone.stage, Stage::Away | Stage::Ready) && now.saturating_sub(phone.planned) > patience {
+            if !matches!(phone.stage, Stage::Away | Stage::Ready)
+                && now.saturating_sub(phone.since) > patience
+            {
                 self.fail(at, Failure::Timeout, now);
             }
         }

@@ -88,29 +88,41 @@ impl std::error::Error for FleetError {}
 impl Fleet {
     /// Starts the threads. No phone connects before [`Fleet::connect`]; all memory of the phones is touched when this returns.
     pub fn start(plan: FleetPlan, ledger: Arc<Ledger>) -> Result<Self, FleetError> {
-        let shared = Arc::new(Shared { plan, ledger, settled: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            plan,
+            ledger,
+            settled: AtomicUsize::new(0),
+        });
         let count = shared.plan.threads.max(1);
         // Nobody opens a socket before everybody has a table of his own: a copied table would keep the socket open.
         let unshared = Arc::new(Barrier::new(count + 1));
-        let mut fleet = Self { shared, tallies: Vec::new(), orders: Vec::new(), threads: Vec::new() };
+        let mut fleet = Self {
+            shared,
+            tallies: Vec::new(),
+            orders: Vec::new(),
+            threads: Vec::new(),
+        };
         let mut results = Vec::new();
         for index in 0..count {
             let (orders, inbox) = channel();
             let (tell, told) = channel();
             let (shared, tally) = (Arc::clone(&fleet.shared), Arc::new(Tally::default()));
             let (barrier, own) = (Arc::clone(&unshared), Arc::clone(&tally));
-            let thread = std::thread::Builder::new().name(format!("phones-{index}")).spawn(move || {
-                let driver = crate::sys::unshare_files().and_then(|()| Driver::new(shared, own, inbox, index, count));
-                barrier.wait();
-                match driver {
-                    Ok(mut driver) => {
-                        drop(tell);
-                        driver.run();
+            let thread = std::thread::Builder::new()
+                .name(format!("phones-{index}"))
+                .spawn(move || {
+                    let driver = crate::sys::unshare_files()
+                        .and_then(|()| Driver::new(shared, own, inbox, index, count));
+                    barrier.wait();
+                    match driver {
+                        Ok(mut driver) => {
+                            drop(tell);
+                            driver.run();
+                        }
+                        // Without a listener the fleet has given up already.
+                        Err(error) => drop(tell.send(error)),
                     }
-                    // Without a listener the fleet has given up already.
-                    Err(error) => drop(tell.send(error)),
-                }
-            });
+                });
             fleet.threads.push(thread.map_err(FleetError::Thread)?);
             fleet.tallies.push(tally);
             fleet.orders.push(orders);
@@ -132,7 +144,10 @@ impl Fleet {
 
     /// Connects all phones at this rate, open-loop.
     pub fn connect(&self, per_second: f64) {
-        self.order(Order::Connect { per_second, from: crate::clock::now() + 2 * crate::clock::MILLI });
+        self.order(Order::Connect {
+            per_second,
+            from: crate::clock::now() + 2 * crate::clock::MILLI,
+        });
     }
 
     /// From now on this fraction of the phones drops and comes back each second.
@@ -148,7 +163,9 @@ impl Fleet {
     /// Counts what every phone is owed and hasn't got as missing. To be called once, when nothing more is on its way.
     pub fn settle(&self) {
         self.order(Order::Settle);
-        while self.shared.settled.load(Relaxed) < self.threads.len() && self.threads.iter().all(|t| !t.is_finished()) {
+        while self.shared.settled.load(Relaxed) < self.threads.len()
+            && self.threads.iter().all(|t| !t.is_finished())
+        {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -64,7 +64,14 @@ impl Ledger {
         phones.resize_with(count as usize, Sent::default);
         let mut rounds = Vec::with_capacity(ROUNDS);
         rounds.resize_with(ROUNDS, Round::default);
-        Self { run, first, phones, broadcasts: AtomicU32::new(0), broadcast_at: AtomicU32::new(0), rounds }
+        Self {
+            run,
+            first,
+            phones,
+            broadcasts: AtomicU32::new(0),
+            broadcast_at: AtomicU32::new(0),
+            rounds,
+        }
     }
 
     /// The number of phones, and the first one's number.

@@ -12,10 +12,12 @@
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
 //! [`watch`], [`live`], [`chart`] and [`report`] show it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
 
+mod broker;
 pub mod chart;
 pub mod cli;
 pub mod clock;
 pub mod connect;
+pub mod demo;
 mod driver;
 pub mod fleet;
 pub mod ledger;

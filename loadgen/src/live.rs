@@ -25,7 +25,12 @@ pub struct Live {
 impl Live {
     /// On standard error. `quiet` shows nothing.
     pub fn new(quiet: bool) -> Self {
-        Self { terminal: io::stderr().is_terminal(), quiet, drawn: false, last: None }
+        Self {
+            terminal: io::stderr().is_terminal(),
+            quiet,
+            drawn: false,
+            last: None,
+        }
     }
 
     /// It is time to show something; the lines needn't be made before.
@@ -40,7 +45,11 @@ impl Live {
             return;
         }
         self.last = Some(Instant::now());
-        let text = if self.terminal { block(lines, self.drawn) } else { format!("{}\n", lines[0]) };
+        let text = if self.terminal {
+            block(lines, self.drawn)
+        } else {
+            format!("{}\n", lines[0])
+        };
         self.drawn = self.terminal;
         put(&text);
     }

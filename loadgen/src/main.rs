@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use loadgen::cli::{Cli, Command};
-use loadgen::connect;
+use loadgen::{connect, demo};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 #[global_allocator]
@@ -28,16 +28,23 @@ fn main() -> ExitCode {
     for signal in [SIGINT, SIGTERM] {
         // A second one ends it at once.
         let armed = Arc::clone(&interrupted);
-        let caught = signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), armed)
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)));
+        let caught =
+            signal_hook::flag::register_conditional_shutdown(signal, i32::from(INTERRUPTED), armed)
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)));
         if let Err(error) = caught {
             eprintln!("loadgen: can't catch signal {signal}: {error}");
             return ExitCode::from(NOT_BEGUN);
         }
     }
     let (show, result) = match &cli.command {
-        Command::Connect(args) => (args.show, connect::run(args, interrupted)),
-        Command::Demo(args) => (args.show, todo_demo(args, interrupted)),
+        Command::Connect(args) => (
+            args.show,
+            connect::run(args, interrupted).map_err(|error| error.to_string()),
+        ),
+        Command::Demo(args) => (
+            args.show,
+            demo::run(args, interrupted).map_err(|error| error.to_string()),
+        ),
     };
     let report = match result {
         Ok(report) => report,
@@ -46,7 +53,11 @@ fn main() -> ExitCode {
             return ExitCode::from(NOT_BEGUN);
         }
     };
-    let text = if show.json { report.to_json() } else { report.to_text() };
+    let text = if show.json {
+        report.to_json()
+    } else {
+        report.to_text()
+    };
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
         eprintln!("loadgen: the report couldn't be written: {error}");
         return ExitCode::from(NOT_AS_EXPECTED);
@@ -59,4 +70,3 @@ fn main() -> ExitCode {
         ExitCode::from(NOT_AS_EXPECTED)
     }
 }
-fn todo_demo(_: &loadgen::cli::Demo, _: Arc<AtomicBool>) -> Result<loadgen::report::Report, connect::BeginError> { unreachable!() }

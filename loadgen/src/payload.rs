@@ -63,7 +63,9 @@ impl Payload {
         if header[..2] != MAGIC {
             return None;
         }
-        let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let payload = Self {
             kind: Kind::from_byte(header[2])?,
             run: u32_at(4),
@@ -76,7 +78,10 @@ impl Payload {
     }
 
     fn filler(&self) -> u8 {
-        (self.sequence ^ self.phone).to_le_bytes().iter().fold(0x5A, |sum, &byte| sum ^ byte)
+        (self.sequence ^ self.phone)
+            .to_le_bytes()
+            .iter()
+            .fold(0x5A, |sum, &byte| sum ^ byte)
     }
 }
 
@@ -86,7 +91,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_damage_is_seen() {
-        let payload = Payload { run: 7, kind: Kind::Unicast1, phone: 12_345, sequence: 99, planned: 1 << 40 };
+        let payload = Payload {
+            run: 7,
+            kind: Kind::Unicast1,
+            phone: 12_345,
+            sequence: 99,
+            planned: 1 << 40,
+        };
         let mut bytes = Vec::new();
         payload.write(64, &mut bytes);
         assert_eq!(bytes.len(), 64);

@@ -41,8 +41,8 @@ impl Spill {
 pub(crate) struct Phone {
     /// Bytes between two events.
     pub(crate) spill: Option<Box<Spill>>,
-    /// When this connection should have begun, by [`crate::clock::now`]: latency counts from here.
-    pub(crate) planned: u64,
+    /// By [`crate::clock::now`], when this connection should have begun, from where its latency counts; once ready, since when it is.
+    pub(crate) since: u64,
     /// The connection.
     pub(crate) stream: Option<TcpStream>,
     /// Counts the connections, so that an event of an old one is known.

@@ -108,7 +108,12 @@ impl fmt::Display for Shortage {
                 )
             }
             Self::Memory { need, have } => {
-                write!(f, "memory: {} needed, {} available; use fewer --connections", bytes(need as f64), bytes(have as f64))
+                write!(
+                    f,
+                    "memory: {} needed, {} available; use fewer --connections",
+                    bytes(need as f64),
+                    bytes(have as f64)
+                )
             }
         }
     }
@@ -123,7 +128,10 @@ impl Machine {
             [low, high] => high.saturating_sub(low) as u32 + 1,
             _ => 28_232,
         };
-        let tcp_mem = machine::sysctl("net/ipv4/tcp_mem")?.get(2).copied().unwrap_or(u64::MAX / sys::page_size());
+        let tcp_mem = machine::sysctl("net/ipv4/tcp_mem")?
+            .get(2)
+            .copied()
+            .unwrap_or(u64::MAX / sys::page_size());
         Ok(Self {
             open_files,
             ports,
@@ -145,25 +153,43 @@ impl Machine {
         let mut shortages = Vec::new();
         let files = phones.div_ceil(need.threads.max(1) as u64) + OTHER_FILES;
         if files > self.open_files {
-            shortages.push(Shortage::Files { need: files, have: self.open_files });
+            shortages.push(Shortage::Files {
+                need: files,
+                have: self.open_files,
+            });
         }
         let ports = need.sources.capacity(self.ports);
         if phones > ports {
-            shortages.push(Shortage::Ports { need: phones, have: ports });
+            shortages.push(Shortage::Ports {
+                need: phones,
+                have: ports,
+            });
         }
         let buffers = phones * sys::page_size();
         if buffers > self.tcp_buffers {
-            shortages.push(Shortage::TcpBuffers { need: buffers, have: self.tcp_buffers });
+            shortages.push(Shortage::TcpBuffers {
+                need: buffers,
+                have: self.tcp_buffers,
+            });
         }
         let memory = phones * Self::bytes_per_phone(need.broker_here);
         if memory > self.memory {
-            shortages.push(Shortage::Memory { need: memory, have: self.memory });
+            shortages.push(Shortage::Memory {
+                need: memory,
+                have: self.memory,
+            });
         }
         shortages
     }
 
     fn bytes_per_phone(broker_here: bool) -> u64 {
-        PHONE_BYTES + KERNEL_BYTES + if broker_here { KERNEL_BYTES + BROKER_BYTES } else { 0 }
+        PHONE_BYTES
+            + KERNEL_BYTES
+            + if broker_here {
+                KERNEL_BYTES + BROKER_BYTES
+            } else {
+                0
+            }
     }
 
     /// How many of the phones that are wished for fit beside a broker in this process with `broker_tables` tables of descriptors, and what
@@ -188,16 +214,33 @@ impl Machine {
 mod tests {
     use super::*;
 
-    const MACHINE: Machine =
-        Machine { open_files: 20_000, ports: 28_232, tcp_buffers: 2 << 30, memory: 20 << 30, cores: 2 };
+    const MACHINE: Machine = Machine {
+        open_files: 20_000,
+        ports: 28_232,
+        tcp_buffers: 2 << 30,
+        memory: 20 << 30,
+        cores: 2,
+    };
 
     fn need(phones: u32, threads: usize, sources: Sources) -> Need {
-        Need { phones, threads, sources, broker_here: true }
+        Need {
+            phones,
+            threads,
+            sources,
+            broker_here: true,
+        }
     }
 
     #[test]
     fn what_fits_passes() {
-        assert_eq!(MACHINE.check(&need(200_000, MACHINE.threads_for(200_000), Sources::Loopback)), []);
+        assert_eq!(
+            MACHINE.check(&need(
+                200_000,
+                MACHINE.threads_for(200_000),
+                Sources::Loopback
+            )),
+            []
+        );
         assert_eq!(MACHINE.threads_for(100), 2);
         assert_eq!(MACHINE.threads_for(1), 1);
         assert_eq!(MACHINE.threads_for(200_000), 11);
@@ -205,11 +248,20 @@ mod tests {
 
     #[test]
     fn each_shortage_names_its_fix() {
-        let small = Machine { tcp_buffers: 1 << 20, memory: 1 << 20, ..MACHINE };
+        let small = Machine {
+            tcp_buffers: 1 << 20,
+            memory: 1 << 20,
+            ..MACHINE
+        };
         let shortages = small.check(&need(50_000, 2, Sources::Kernel));
         let texts: Vec<String> = shortages.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 4);
-        for (text, fix) in texts.iter().zip(["--threads", "--source", "sysctl -w net.ipv4.tcp_mem", "--connections"]) {
+        for (text, fix) in texts.iter().zip([
+            "--threads",
+            "--source",
+            "sysctl -w net.ipv4.tcp_mem",
+            "--connections",
+        ]) {
             assert!(text.contains(fix), "{text}");
         }
     }
@@ -217,7 +269,10 @@ mod tests {
     #[test]
     fn the_demo_fits_itself_in() {
         assert_eq!(MACHINE.fit(15_000, 2), (15_000, None));
-        let small = Machine { open_files: 1024, ..MACHINE };
+        let small = Machine {
+            open_files: 1024,
+            ..MACHINE
+        };
         assert_eq!(small.fit(15_000, 2), (1612, Some("open files")));
     }
 }

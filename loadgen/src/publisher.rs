@@ -100,8 +100,12 @@ impl fmt::Display for PublishError {
         match self {
             Self::Connection(error) => write!(f, "the publisher's connection: {error}"),
             Self::Closed => f.write_str("the broker closed the publisher's connection"),
-            Self::NotAccepted(code) => write!(f, "the broker refused the publisher with 0x{code:02x}"),
-            Self::Protocol => f.write_str("the broker sent the publisher something that doesn't belong there"),
+            Self::NotAccepted(code) => {
+                write!(f, "the broker refused the publisher with 0x{code:02x}")
+            }
+            Self::Protocol => {
+                f.write_str("the broker sent the publisher something that doesn't belong there")
+            }
         }
     }
 }
@@ -133,8 +137,17 @@ impl Publisher {
             })
             .map_err(PublishError::Connection)?;
         let failed = told.recv().is_ok();
-        let publisher = Self { orders: Some(orders), given: 0, progress, thread: Some(thread) };
-        if failed { Err(publisher.finish().err().unwrap_or(PublishError::Protocol)) } else { Ok(publisher) }
+        let publisher = Self {
+            orders: Some(orders),
+            given: 0,
+            progress,
+            thread: Some(thread),
+        };
+        if failed {
+            Err(publisher.finish().err().unwrap_or(PublishError::Protocol))
+        } else {
+            Ok(publisher)
+        }
     }
 
     fn order(&mut self, order: Order) {
@@ -152,7 +165,11 @@ impl Publisher {
 
     /// One message to all, now.
     pub fn broadcast(&mut self) {
-        self.run(Stream { kind: Kind::Broadcast, per_second: 1.0, count: 1 });
+        self.run(Stream {
+            kind: Kind::Broadcast,
+            per_second: 1.0,
+            count: 1,
+        });
     }
 
     /// Ends all streams. What was due is still sent.
@@ -221,7 +238,13 @@ fn connect_all(plan: &PublisherPlan) -> Result<Vec<Link>, PublishError> {
     // Its own table, so that no phone's thread can take its descriptors away by copying them.
     crate::sys::unshare_files().map_err(PublishError::Connection)?;
     (0..plan.connections.max(1))
-        .map(|index| Link::connect(plan.targets[index % plan.targets.len()], plan.version, index))
+        .map(|index| {
+            Link::connect(
+                plan.targets[index % plan.targets.len()],
+                plan.version,
+                index,
+            )
+        })
         .collect()
 }
 
@@ -243,9 +266,23 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(links: Vec<Link>, plan: PublisherPlan, ledger: Arc<Ledger>, progress: Arc<Progress>, orders: Receiver<Order>) -> Self {
+    fn new(
+        links: Vec<Link>,
+        plan: PublisherPlan,
+        ledger: Arc<Ledger>,
+        progress: Arc<Progress>,
+        orders: Receiver<Order>,
+    ) -> Self {
         let rng = fastrand::Rng::with_seed(plan.seed);
-        Self { links, plan, ledger, progress, orders, running: Vec::new(), rng }
+        Self {
+            links,
+            plan,
+            ledger,
+            progress,
+            orders,
+            running: Vec::new(),
+            rng,
+        }
     }
 
     fn run(&mut self) -> Result<(), PublishError> {
@@ -258,12 +295,17 @@ impl Worker {
             let mut waiting = 0;
             for link in &mut self.links {
                 let acks = link.work(&self.ledger, self.plan.payload)?;
-                self.progress.acknowledged.fetch_add(acks.acknowledged, Relaxed);
+                self.progress
+                    .acknowledged
+                    .fetch_add(acks.acknowledged, Relaxed);
                 self.progress.refused.fetch_add(acks.refused, Relaxed);
                 waiting += link.waiting();
             }
             self.progress.waiting.store(waiting as u64, Relaxed);
-            self.progress.idle.store(self.running.is_empty() && self.links.iter().all(Link::is_idle), Relaxed);
+            self.progress.idle.store(
+                self.running.is_empty() && self.links.iter().all(Link::is_idle),
+                Relaxed,
+            );
             let sleep = next.saturating_sub(clock::now()).min(LONGEST_SLEEP);
             if sleep > 0 {
                 std::thread::sleep(Duration::from_nanos(sleep));
@@ -280,7 +322,11 @@ impl Worker {
                     match order {
                         Order::Run(stream) => {
                             let next = clock::now();
-                            self.running.push(Running { stream, next, interval: clock::interval(stream.per_second) });
+                            self.running.push(Running {
+                                stream,
+                                next,
+                                interval: clock::interval(stream.per_second),
+                            });
                         }
                         Order::Stop => self.running.clear(),
                     }
@@ -299,7 +345,11 @@ impl Worker {
         while index < self.running.len() {
             // A stream that fell behind catches up in pieces, so that acknowledgements are read in between.
             for _ in 0..64 {
-                let Running { stream, next: planned, interval } = &mut self.running[index];
+                let Running {
+                    stream,
+                    next: planned,
+                    interval,
+                } = &mut self.running[index];
                 if stream.count == 0 || *planned > now {
                     break;
                 }
@@ -321,7 +371,11 @@ impl Worker {
     fn publish(&mut self, kind: Kind, planned: u64) -> Result<(), PublishError> {
         self.progress.published[kind as usize].fetch_add(1, Relaxed);
         let (first, phones) = self.ledger.phones();
-        let phone = if kind == Kind::Broadcast { 0 } else { first + self.rng.u32(0..phones) };
+        let phone = if kind == Kind::Broadcast {
+            0
+        } else {
+            first + self.rng.u32(0..phones)
+        };
         let index = phone as usize % self.links.len();
         self.links[index].publish(kind, phone, planned, &self.ledger, self.plan.payload)
     }

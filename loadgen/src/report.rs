@@ -24,6 +24,8 @@ pub struct Report {
     pub scenario: &'static str,
     /// Cores, memory, kernel.
     pub machine: String,
+    /// Day of the run, UTC.
+    pub date: String,
     /// The run was cut short; what is here is true all the same.
     pub interrupted: bool,
     /// What the connections did.
@@ -31,7 +33,7 @@ pub struct Report {
     /// What a connection costs, where it was measured.
     pub memory: Option<Memory>,
     /// Latency of each kind, from the planned time.
-    pub latency: BTreeMap<&'static str, Latency>,
+    pub latency: Vec<Latency>,
     /// The account of messages, if any were sent.
     pub messages: Option<Messages>,
     /// Broadcasts one by one.
@@ -81,6 +83,8 @@ pub struct Memory {
 /// Percentiles in microseconds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
+    /// Of what.
+    pub of: &'static str,
     /// How many were recorded.
     pub count: u64,
     /// Half were faster.
@@ -93,24 +97,36 @@ pub struct Latency {
     pub p999: u64,
     /// The slowest.
     pub max: u64,
-    /// The distribution: the upper bound of each class, which doubles, and how many fell into it.
+    /// The distribution: the upper bound of each class (1, 2, 5, 10 and so on) and how many fell into it.
     pub classes: Vec<(u64, u64)>,
 }
 
 impl Latency {
     /// `None` without a value.
-    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
+    pub fn new(of: &'static str, histogram: &Histogram<u64>) -> Option<Self> {
         if histogram.is_empty() {
             return None;
         }
         let at = |quantile| histogram.value_at_quantile(quantile);
         let mut classes = Vec::new();
-        let (mut low, mut high) = (0, 16);
-        while low <= histogram.max() {
-            classes.push((high, histogram.count_between(low, high - 1)));
-            (low, high) = (high, high * 2);
+        let mut low = 0;
+        for high in (0..).flat_map(|power| [1, 2, 5].map(|step| step * 10u64.pow(power))) {
+            if low > histogram.max() {
+                break;
+            }
+            // The histogram joins neighbouring values, so a value is put where its representative falls.
+            classes.push((
+                high,
+                histogram
+                    .iter_recorded()
+                    .filter(|value| (low..high).contains(&value.value_iterated_to()))
+                    .map(|value| value.count_at_value())
+                    .sum(),
+            ));
+            low = high;
         }
         Some(Self {
+            of,
             count: histogram.len(),
             p50: at(0.5),
             p90: at(0.9),
@@ -121,16 +137,17 @@ impl Latency {
         })
     }
 
-    /// All kinds that have values, by name.
-    pub fn all(latencies: &Latencies) -> BTreeMap<&'static str, Self> {
+    /// All kinds that have values.
+    pub fn all(latencies: &Latencies) -> Vec<Self> {
         [
             ("connect to ready", &latencies.ready),
             ("push, QoS 0", &latencies.unicast0),
             ("push, QoS 1", &latencies.unicast1),
             ("broadcast", &latencies.broadcast),
+            ("waited for its phone", &latencies.waited),
         ]
         .into_iter()
-        .filter_map(|(name, histogram)| Some((name, Self::of(histogram)?)))
+        .filter_map(|(of, histogram)| Self::new(of, histogram))
         .collect()
     }
 }
@@ -206,7 +223,13 @@ pub struct Broadcast {
 impl Broadcast {
     /// The broadcasts of a run.
     pub fn all(ledger: &Ledger) -> Vec<Self> {
-        ledger.rounds().map(|(_, round)| Self { received: round.received(), slowest: round.slowest_micros() }).collect()
+        ledger
+            .rounds()
+            .map(|(_, round)| Self {
+                received: round.received(),
+                slowest: round.slowest_micros(),
+            })
+            .collect()
     }
 }
 
@@ -222,12 +245,15 @@ pub struct Expectation {
 impl Report {
     /// Everything came as expected.
     pub fn is_as_expected(&self) -> bool {
-        self.expectations.iter().all(|expectation| expectation.off_by == 0)
+        self.expectations
+            .iter()
+            .all(|expectation| expectation.off_by == 0)
     }
 
     /// As JSON, with a line end.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_else(|_| unreachable!("plain data with string keys"));
+        let mut text = serde_json::to_string_pretty(self)
+            .unwrap_or_else(|_| unreachable!("plain data with string keys"));
         text.push('\n');
         text
     }
@@ -245,12 +271,18 @@ mod tests {
     #[test]
     fn latency_classes_hold_every_value() {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).unwrap();
-        assert!(Latency::of(&histogram).is_none());
+        assert!(Latency::new("test", &histogram).is_none());
         for value in [1, 15, 16, 17, 5000, 90_000] {
             histogram.record(value).unwrap();
         }
-        let latency = Latency::of(&histogram).unwrap();
-        assert_eq!(latency.classes.iter().map(|&(_, n)| n).sum::<u64>(), latency.count);
-        assert_eq!(latency.classes[0], (16, 2));
+        let latency = Latency::new("test", &histogram).unwrap();
+        assert_eq!(
+            latency.classes.iter().map(|&(_, n)| n).sum::<u64>(),
+            latency.count
+        );
+        assert_eq!(
+            latency.classes[..5],
+            [(1, 0), (2, 1), (5, 0), (10, 0), (20, 3)]
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! The packets that a phone sends.
 
 use stillwire::wire::{
-    Ack, Connect, Disconnect, Filters, Packet, PacketId, Qos, ReasonCode, Subscribe, SubscribeOptions, UserProperties,
-    Version,
+    Ack, Connect, Disconnect, Filters, Packet, PacketId, Qos, ReasonCode, Subscribe,
+    SubscribeOptions, UserProperties, Version,
 };
 
 use crate::name::{Name, SHARED_TOPIC};

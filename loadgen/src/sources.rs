@@ -25,7 +25,10 @@ impl Sources {
     pub fn choose(targets: &[SocketAddr], named: Vec<IpAddr>) -> Self {
         if !named.is_empty() {
             Self::Named(named)
-        } else if targets.iter().all(|target| target.is_ipv4() && target.ip().is_loopback()) {
+        } else if targets
+            .iter()
+            .all(|target| target.is_ipv4() && target.ip().is_loopback())
+        {
             Self::Loopback
         } else {
             Self::Kernel
@@ -38,7 +41,9 @@ impl Sources {
     pub fn of(&self, number: u32) -> Option<IpAddr> {
         let range = number / PHONES_PER_SOURCE;
         match self {
-            Self::Loopback => Some(IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 16, 0, 1)) + range))),
+            Self::Loopback => Some(IpAddr::V4(Ipv4Addr::from(
+                u32::from(Ipv4Addr::new(127, 16, 0, 1)) + range,
+            ))),
             Self::Named(addresses) => Some(addresses[range as usize % addresses.len()]),
             Self::Kernel => None,
         }
@@ -48,7 +53,9 @@ impl Sources {
     pub fn capacity(&self, ports: u32) -> u64 {
         match self {
             Self::Loopback => u64::from(u32::MAX),
-            Self::Named(addresses) => addresses.len() as u64 * u64::from(ports.min(PHONES_PER_SOURCE)),
+            Self::Named(addresses) => {
+                addresses.len() as u64 * u64::from(ports.min(PHONES_PER_SOURCE))
+            }
             Self::Kernel => u64::from(ports),
         }
     }
@@ -72,7 +79,10 @@ mod tests {
     fn elsewhere_the_operator_or_the_kernel_decides() {
         let target = ["192.0.2.1:1883".parse().unwrap()];
         assert_eq!(Sources::choose(&target, Vec::new()).of(7), None);
-        let named = Sources::choose(&target, vec!["192.0.2.7".parse().unwrap(), "192.0.2.8".parse().unwrap()]);
+        let named = Sources::choose(
+            &target,
+            vec!["192.0.2.7".parse().unwrap(), "192.0.2.8".parse().unwrap()],
+        );
         assert_eq!(named.of(25_000).unwrap().to_string(), "192.0.2.8");
         assert_eq!(named.capacity(28_232), 50_000);
     }

@@ -115,18 +115,27 @@ pub struct Latencies {
     pub unicast1: Histogram<u64>,
     /// From the planned publish to each phone, all phones.
     pub broadcast: Histogram<u64>,
+    /// What was published before the phone was ready, and waited for it: mostly the phone's own absence.
+    pub waited: Histogram<u64>,
 }
 
 /// Microseconds that a histogram reaches: ten minutes. What is beyond counts as that.
 const LONGEST: u64 = 600_000_000;
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, 3).unwrap_or_else(|_| unreachable!("the bounds are constants that the library allows"))
+    Histogram::new_with_bounds(1, LONGEST, 3)
+        .unwrap_or_else(|_| unreachable!("the bounds are constants that the library allows"))
 }
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { ready: histogram(), unicast0: histogram(), unicast1: histogram(), broadcast: histogram() }
+        Self {
+            ready: histogram(),
+            unicast0: histogram(),
+            unicast1: histogram(),
+            broadcast: histogram(),
+            waited: histogram(),
+        }
     }
 }
 
@@ -138,9 +147,11 @@ impl Latencies {
             (&mut self.unicast0, &other.unicast0),
             (&mut self.unicast1, &other.unicast1),
             (&mut self.broadcast, &other.broadcast),
+            (&mut self.waited, &other.waited),
         ] {
             // Both have the same bounds, so nothing can fall outside.
-            mine.add(theirs).unwrap_or_else(|_| unreachable!("histograms of one shape"));
+            mine.add(theirs)
+                .unwrap_or_else(|_| unreachable!("histograms of one shape"));
         }
     }
 
@@ -150,12 +161,15 @@ impl Latencies {
         self.unicast0.reset();
         self.unicast1.reset();
         self.broadcast.reset();
+        self.waited.reset();
     }
 }
 
 /// Locks the latencies; a thread that panicked while it recorded left them whole.
 pub fn locked(latency: &Mutex<Latencies>) -> std::sync::MutexGuard<'_, Latencies> {
-    latency.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    latency
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Records a duration in nanoseconds, as microseconds.
@@ -221,7 +235,8 @@ impl Totals {
 
     /// Phones ready now.
     pub fn ready(&self) -> u64 {
-        self.get(Count::Readied).saturating_sub(self.get(Count::Unreadied))
+        self.get(Count::Readied)
+            .saturating_sub(self.get(Count::Unreadied))
     }
 
     /// Messages received, each once.
@@ -231,7 +246,8 @@ impl Totals {
 
     /// Owed messages that haven't come.
     pub fn missing(&self) -> u64 {
-        self.get(Count::Gaps).saturating_sub(self.get(Count::Filled))
+        self.get(Count::Gaps)
+            .saturating_sub(self.get(Count::Filled))
     }
 
     /// Failures of all kinds.
@@ -241,7 +257,10 @@ impl Totals {
 
     /// Failures by kind, those that happened.
     pub fn failures(&self) -> impl Iterator<Item = (Failure, u64)> {
-        Failure::ALL.into_iter().zip(self.failures).filter(|&(_, n)| n > 0)
+        Failure::ALL
+            .into_iter()
+            .zip(self.failures)
+            .filter(|&(_, n)| n > 0)
     }
 }
 

@@ -7,10 +7,15 @@ pub fn count(text: &str) -> Result<u64, String> {
     let text = text.trim().to_ascii_lowercase();
     let (digits, unit) = match text.strip_suffix('k') {
         Some(digits) => (digits, 1e3),
-        None => text.strip_suffix('m').map_or((text.as_str(), 1.0), |digits| (digits, 1e6)),
+        None => text
+            .strip_suffix('m')
+            .map_or((text.as_str(), 1.0), |digits| (digits, 1e6)),
     };
     let plain = digits.replace([',', '_'], "");
-    let value = plain.parse::<f64>().map_err(|_| format!("`{text}` is no count; write 1500, 15k or 2m"))? * unit;
+    let value = plain
+        .parse::<f64>()
+        .map_err(|_| format!("`{text}` is no count; write 1500, 15k or 2m"))?
+        * unit;
     if value.is_finite() && value >= 0.0 && value < 1e15 && (value - value.round()).abs() < 1e-6 {
         Ok(value.round() as u64)
     } else {
@@ -20,22 +25,31 @@ pub fn count(text: &str) -> Result<u64, String> {
 
 /// Reads a number of phones: a count that fits 32 bits.
 pub fn phones(text: &str) -> Result<u32, String> {
-    u32::try_from(count(text)?).map_err(|_| format!("`{text}` is more phones than a client id can number"))
+    u32::try_from(count(text)?)
+        .map_err(|_| format!("`{text}` is more phones than a client id can number"))
 }
 
 /// Reads a duration: `30` (seconds), `250ms`, `30s`, `5m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
     let seconds = match unit {
         "ms" => 1e-3,
         "" | "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("`{unit}` is no unit of time; write 250ms, 30s, 5m or 1h")),
+        _ => {
+            return Err(format!(
+                "`{unit}` is no unit of time; write 250ms, 30s, 5m or 1h"
+            ));
+        }
     };
-    let value = digits.parse::<f64>().map_err(|_| format!("`{text}` is no duration; write 250ms, 30s, 5m or 1h"))?;
+    let value = digits
+        .parse::<f64>()
+        .map_err(|_| format!("`{text}` is no duration; write 250ms, 30s, 5m or 1h"))?;
     Duration::try_from_secs_f64(value * seconds).map_err(|_| format!("`{text}` is no duration"))
 }
 
@@ -119,9 +133,18 @@ mod tests {
 
     #[test]
     fn numbers_are_shown() {
-        assert_eq!([grouped(0), grouped(999), grouped(1000), grouped(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([micros(85), micros(1240), micros(31_000), micros(2_100_000)], ["85 us", "1.24 ms", "31 ms", "2.10 s"]);
+        assert_eq!(
+            [grouped(0), grouped(999), grouped(1000), grouped(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [micros(85), micros(1240), micros(31_000), micros(2_100_000)],
+            ["85 us", "1.24 ms", "31 ms", "2.10 s"]
+        );
         assert_eq!([bytes(812.0), bytes(8090.0)], ["812 B", "7.9 KB"]);
-        assert_eq!([short(950.0), short(15_000.0), short(2e6)], ["950", "15.0k", "2.00m"]);
+        assert_eq!(
+            [short(950.0), short(15_000.0), short(2e6)],
+            ["950", "15.0k", "2.00m"]
+        );
     }
 }

@@ -53,7 +53,9 @@ impl Track {
             return Place::Repeated;
         }
         self.seen |= bit;
-        Place::Reordered { owed: sequence > floor.0 }
+        Place::Reordered {
+            owed: sequence > floor.0,
+        }
     }
 
     /// How many owed messages at the end of the sequence haven't come, `sent` being the last one published.

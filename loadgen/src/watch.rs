@@ -62,7 +62,14 @@ impl Watch {
     /// Begins now. `interrupted` is set by whoever catches the signals.
     pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
         let now = clock::now();
-        Self { live: Live::new(quiet), interrupted, began: now, course: Vec::new(), last: (now, Totals::default(), 0), phase: "" }
+        Self {
+            live: Live::new(quiet),
+            interrupted,
+            began: now,
+            course: Vec::new(),
+            last: (now, Totals::default(), 0),
+            phase: "",
+        }
     }
 
     /// Names what goes on from here.

@@ -23,7 +23,9 @@ const LONGEST_BACKOFF: u64 = 16 * SECOND;
 fn failure(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::Refused,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => Failure::Reset,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionAborted => Failure::Reset,
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Failure::NoPort,
         io::ErrorKind::TimedOut => Failure::Timeout,
         _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => Failure::NoFile,
@@ -39,7 +41,7 @@ impl Driver {
         let targets = &self.shared.plan.targets;
         let target = targets[number as usize % targets.len()];
         let phone = &mut self.phones[at as usize];
-        phone.planned = planned;
+        phone.since = planned;
         phone.generation = phone.generation.wrapping_add(1);
         phone.pinged = false;
         match call(target, self.shared.plan.sources.of(number)) {
@@ -56,8 +58,14 @@ impl Driver {
             Err(error) => return self.fail(at, failure(&error), clock::now()),
         };
         let token = self.token(at);
-        let Some(stream) = &self.phones[at as usize].stream else { return };
-        if let Err(error) = self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, interest) {
+        let Some(stream) = &self.phones[at as usize].stream else {
+            return;
+        };
+        if let Err(error) =
+            self.poll
+                .registry()
+                .register(&mut SourceFd(&stream.as_raw_fd()), token, interest)
+        {
             self.fail(at, failure(&error), clock::now());
         }
     }
@@ -65,9 +73,14 @@ impl Driver {
     /// Sends CONNECT. False: the TCP handshake isn't over.
     fn greet(&mut self, at: u32) -> io::Result<bool> {
         self.out.clear();
-        self.shared.plan.script.connect(&self.name(at), &mut self.out);
+        self.shared
+            .plan
+            .script
+            .connect(&self.name(at), &mut self.out);
         let phone = &mut self.phones[at as usize];
-        let Some(stream) = &mut phone.stream else { return Ok(false) };
+        let Some(stream) = &mut phone.stream else {
+            return Ok(false);
+        };
         match stream.write(&self.out) {
             Ok(n) if n == self.out.len() => {
                 phone.stage = Stage::Greeting;
@@ -75,13 +88,24 @@ impl Driver {
             }
             // A new connection takes the first hundred bytes whole.
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock || error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    || error.kind() == io::ErrorKind::NotConnected =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
 
     /// Something happened to the connection that the token names, if that is still the phone's.
-    pub(super) fn event(&mut self, token: Token, readable: bool, writable: bool, latency: &mut Latencies) {
+    pub(super) fn event(
+        &mut self,
+        token: Token,
+        readable: bool,
+        writable: bool,
+        latency: &mut Latencies,
+    ) {
         let at = token.0 as u32;
         if token != self.token(at) || self.phones[at as usize].stream.is_none() {
             return;
@@ -113,7 +137,9 @@ impl Driver {
     fn readable(&mut self, at: u32, latency: &mut Latencies) {
         let mut scratch = std::mem::take(&mut self.scratch);
         loop {
-            let Some(stream) = &mut self.phones[at as usize].stream else { break };
+            let Some(stream) = &mut self.phones[at as usize].stream else {
+                break;
+            };
             let n = match stream.read(&mut scratch) {
                 Ok(0) => {
                     self.fail(at, Failure::Closed, clock::now());
@@ -141,12 +167,22 @@ impl Driver {
     }
 
     /// Takes the packets out of what was read, after what the last event left over.
-    fn bytes(&mut self, at: u32, read: &[u8], now: u64, latency: &mut Latencies) -> Result<(), Failure> {
+    fn bytes(
+        &mut self,
+        at: u32,
+        read: &[u8],
+        now: u64,
+        latency: &mut Latencies,
+    ) -> Result<(), Failure> {
         let spill = &mut self.phones[at as usize].spill;
         let Some(older) = spill.as_mut().filter(|spill| !spill.input.is_empty()) else {
             let left = self.packets(at, read, now, latency)?;
             if !left.is_empty() {
-                self.phones[at as usize].spill.get_or_insert_default().input.extend_from_slice(left);
+                self.phones[at as usize]
+                    .spill
+                    .get_or_insert_default()
+                    .input
+                    .extend_from_slice(left);
             }
             return Ok(());
         };
@@ -169,7 +205,13 @@ impl Driver {
     }
 
     /// Returns what is left: the beginning of a packet, or nothing.
-    fn packets<'b>(&mut self, at: u32, mut bytes: &'b [u8], now: u64, latency: &mut Latencies) -> Result<&'b [u8], Failure> {
+    fn packets<'b>(
+        &mut self,
+        at: u32,
+        mut bytes: &'b [u8],
+        now: u64,
+        latency: &mut Latencies,
+    ) -> Result<&'b [u8], Failure> {
         self.out.clear();
         while let Some(packet) = frame::split(bytes, u32::MAX).map_err(|_| Failure::Protocol)? {
             self.packet(at, &packet, now, latency)?;
@@ -184,7 +226,9 @@ impl Driver {
     /// Writes `self.out` after what is waiting. False: the connection is gone.
     pub(super) fn send_out(&mut self, at: u32, now: u64) -> bool {
         let phone = &mut self.phones[at as usize];
-        let Some(stream) = &mut phone.stream else { return false };
+        let Some(stream) = &mut phone.stream else {
+            return false;
+        };
         if let Some(spill) = &mut phone.spill
             && !spill.output.is_empty()
         {
@@ -220,7 +264,11 @@ impl Driver {
             let token = self.token(at);
             // Seldom: it may be registered for writing already, which does no harm.
             let interest = Interest::READABLE | Interest::WRITABLE;
-            if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&fd), token, interest) {
+            if let Err(error) = self
+                .poll
+                .registry()
+                .reregister(&mut SourceFd(&fd), token, interest)
+            {
                 self.fail(at, failure(&error), now);
                 return false;
             }
@@ -249,7 +297,8 @@ impl Driver {
         phone.failures = phone.failures.saturating_add(1);
         if self.shared.plan.retry {
             let backoff = (SECOND << phone.failures.min(6)).min(LONGEST_BACKOFF);
-            self.returns.push(Reverse((now + self.rng.u64(100 * MILLI..backoff), at)));
+            self.returns
+                .push(Reverse((now + self.rng.u64(100 * MILLI..backoff), at)));
         }
     }
 
@@ -260,11 +309,25 @@ impl Driver {
             self.tally.count(Count::Unreadied);
             let ledger = &self.shared.ledger;
             let owed = [
-                (phone.unicast0.owed(ledger.unicast0(number), phone.unicast0_floor), ledger.unicast0_age(number, now)),
-                (phone.broadcast.owed(ledger.broadcasts(), phone.broadcast_floor), ledger.broadcast_age(now)),
+                (
+                    phone
+                        .unicast0
+                        .owed(ledger.unicast0(number), phone.unicast0_floor),
+                    ledger.unicast0_age(number, now),
+                ),
+                (
+                    phone
+                        .broadcast
+                        .owed(ledger.broadcasts(), phone.broadcast_floor),
+                    ledger.broadcast_age(now),
+                ),
             ];
             for (owed, age) in owed {
-                let fate = if age < IN_FLIGHT_MILLIS { Count::Excused } else { Count::Gaps };
+                let fate = if age < IN_FLIGHT_MILLIS {
+                    Count::Excused
+                } else {
+                    Count::Gaps
+                };
                 self.tally.add(fate, u64::from(owed));
             }
         }
@@ -279,7 +342,11 @@ impl Driver {
 
 /// A socket whose handshake has begun.
 fn call(target: SocketAddr, source: Option<std::net::IpAddr>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
         crate::sys::bind_address_no_port(&socket)?;

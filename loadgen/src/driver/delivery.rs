@@ -11,7 +11,13 @@ use crate::verify::{Floor, Place};
 
 impl Driver {
     /// Handles one packet; what it asks to be sent is appended to `self.out`.
-    pub(super) fn packet(&mut self, at: u32, frame: &Frame<'_>, now: u64, latency: &mut Latencies) -> Result<(), Failure> {
+    pub(super) fn packet(
+        &mut self,
+        at: u32,
+        frame: &Frame<'_>,
+        now: u64,
+        latency: &mut Latencies,
+    ) -> Result<(), Failure> {
         let version = self.shared.plan.script.version;
         if frame.packet_type() == Some(PacketType::Publish) {
             let publish = Publish::decode(frame, version).map_err(|_| Failure::Protocol)?;
@@ -47,7 +53,13 @@ impl Driver {
         Ok(())
     }
 
-    fn suback(&mut self, at: u32, suback: &Suback<'_>, now: u64, latency: &mut Latencies) -> Result<(), Failure> {
+    fn suback(
+        &mut self,
+        at: u32,
+        suback: &Suback<'_>,
+        now: u64,
+        latency: &mut Latencies,
+    ) -> Result<(), Failure> {
         let number = self.number(at);
         let phone = &mut self.phones[at as usize];
         if phone.stage != Stage::Subscribing {
@@ -62,12 +74,19 @@ impl Driver {
         phone.failures = 0;
         phone.unicast0_floor = Floor(self.shared.ledger.unicast0(number));
         phone.broadcast_floor = Floor(self.shared.ledger.broadcasts());
-        record(&mut latency.ready, now.saturating_sub(phone.planned));
+        record(&mut latency.ready, now.saturating_sub(phone.since));
+        phone.since = now;
         self.tally.count(Count::Readied);
         Ok(())
     }
 
-    fn message(&mut self, at: u32, publish: &Publish<'_>, now: u64, latency: &mut Latencies) -> Result<(), Failure> {
+    fn message(
+        &mut self,
+        at: u32,
+        publish: &Publish<'_>,
+        now: u64,
+        latency: &mut Latencies,
+    ) -> Result<(), Failure> {
         if let Some(id) = publish.packet_id {
             if publish.qos != Qos::AtLeastOnce {
                 return Err(Failure::Protocol);
@@ -75,7 +94,10 @@ impl Driver {
             self.shared.plan.script.puback(id, &mut self.out);
         }
         // A session that is resumed brings its messages before the SUBACK, but nothing comes before the CONNACK.
-        if matches!(self.phones[at as usize].stage, Stage::Greeting | Stage::Calling) {
+        if matches!(
+            self.phones[at as usize].stage,
+            Stage::Greeting | Stage::Calling
+        ) {
             return Err(Failure::Protocol);
         }
         let Some(payload) = Payload::read(publish.payload) else {
@@ -87,7 +109,11 @@ impl Driver {
             return Ok(());
         }
         let addressed = payload.kind == Kind::Broadcast || payload.phone == self.number(at);
-        let qos = if payload.kind == Kind::Unicast1 { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+        let qos = if payload.kind == Kind::Unicast1 {
+            Qos::AtLeastOnce
+        } else {
+            Qos::AtMostOnce
+        };
         if !addressed || publish.qos != qos || payload.sequence == 0 {
             self.tally.count(Count::Damaged);
             return Ok(());
@@ -96,11 +122,24 @@ impl Driver {
         Ok(())
     }
 
-    fn account(&mut self, at: u32, payload: &Payload, dup: bool, now: u64, latency: &mut Latencies) {
+    fn account(
+        &mut self,
+        at: u32,
+        payload: &Payload,
+        dup: bool,
+        now: u64,
+        latency: &mut Latencies,
+    ) {
         let sequence = payload.sequence;
         let phone = &mut self.phones[at as usize];
         // Until its SUBACK a phone is owed nothing at QoS 0, but may get what the old subscription brings.
-        let floor = |floor: Floor| if phone.stage == Stage::Ready { floor } else { Floor(sequence) };
+        let floor = |floor: Floor| {
+            if phone.stage == Stage::Ready {
+                floor
+            } else {
+                Floor(sequence)
+            }
+        };
         let (place, first) = match payload.kind {
             Kind::Unicast0 => {
                 let floor = floor(phone.unicast0_floor);
@@ -122,12 +161,22 @@ impl Driver {
             }
             Place::Repeated => {
                 let allowed = dup && payload.kind == Kind::Unicast1;
-                self.tally.count(if allowed { Count::Redelivered } else { Count::Duplicates });
+                self.tally.count(if allowed {
+                    Count::Redelivered
+                } else {
+                    Count::Duplicates
+                });
                 return;
             }
         }
         self.tally.count(first);
         let took = now.saturating_sub(payload.planned);
+        // What waited for the phone to come back says nothing about the broker's speed.
+        let phone = &self.phones[at as usize];
+        if phone.stage != Stage::Ready || payload.planned < phone.since {
+            record(&mut latency.waited, took);
+            return;
+        }
         if took > clock::nanos(self.shared.plan.late) {
             self.tally.count(Count::Late);
         }
@@ -148,8 +197,12 @@ impl Driver {
             let (phone, ledger) = (&self.phones[at as usize], &self.shared.ledger);
             let mut owed = phone.unicast1.owed(ledger.unicast1(number), Floor(0));
             if phone.stage == Stage::Ready {
-                owed += phone.unicast0.owed(ledger.unicast0(number), phone.unicast0_floor);
-                owed += phone.broadcast.owed(ledger.broadcasts(), phone.broadcast_floor);
+                owed += phone
+                    .unicast0
+                    .owed(ledger.unicast0(number), phone.unicast0_floor);
+                owed += phone
+                    .broadcast
+                    .owed(ledger.broadcasts(), phone.broadcast_floor);
             }
             self.tally.add(Count::Gaps, u64::from(owed));
         }

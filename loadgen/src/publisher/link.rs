@@ -37,10 +37,17 @@ pub(super) struct Acks {
 }
 
 impl Link {
-    pub(super) fn connect(target: SocketAddr, version: Version, index: usize) -> Result<Self, PublishError> {
-        let stream = TcpStream::connect_timeout(&target, PATIENCE).map_err(PublishError::Connection)?;
+    pub(super) fn connect(
+        target: SocketAddr,
+        version: Version,
+        index: usize,
+    ) -> Result<Self, PublishError> {
+        let stream =
+            TcpStream::connect_timeout(&target, PATIENCE).map_err(PublishError::Connection)?;
         stream.set_nodelay(true).map_err(PublishError::Connection)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(PublishError::Connection)?;
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .map_err(PublishError::Connection)?;
         let mut link = Self {
             stream,
             version,
@@ -53,17 +60,23 @@ impl Link {
         };
         let id = format!("publisher-{}-{index}", std::process::id());
         Connect::new(version, &id).encode(&mut link.output);
-        link.stream.write_all(&link.output).map_err(PublishError::Connection)?;
+        link.stream
+            .write_all(&link.output)
+            .map_err(PublishError::Connection)?;
         link.output.clear();
         link.await_connack()?;
-        link.stream.set_nonblocking(true).map_err(PublishError::Connection)?;
+        link.stream
+            .set_nonblocking(true)
+            .map_err(PublishError::Connection)?;
         Ok(link)
     }
 
     fn await_connack(&mut self) -> Result<(), PublishError> {
         let mut chunk = [0; 1024];
         loop {
-            if let Some(packet) = frame::split(&self.input, u32::MAX).map_err(|_| PublishError::Protocol)? {
+            if let Some(packet) =
+                frame::split(&self.input, u32::MAX).map_err(|_| PublishError::Protocol)?
+            {
                 let Ok(Packet::Connack(connack)) = decode(&packet, self.version) else {
                     return Err(PublishError::Protocol);
                 };
@@ -74,7 +87,11 @@ impl Link {
                 self.input.drain(..len);
                 return Ok(());
             }
-            match self.stream.read(&mut chunk).map_err(PublishError::Connection)? {
+            match self
+                .stream
+                .read(&mut chunk)
+                .map_err(PublishError::Connection)?
+            {
                 0 => return Err(PublishError::Closed),
                 n => self.input.extend_from_slice(&chunk[..n]),
             }
@@ -82,7 +99,14 @@ impl Link {
     }
 
     /// Sends a message now, or queues it if the window is full.
-    pub(super) fn publish(&mut self, kind: Kind, phone: u32, planned: u64, ledger: &Ledger, size: usize) -> Result<(), PublishError> {
+    pub(super) fn publish(
+        &mut self,
+        kind: Kind,
+        phone: u32,
+        planned: u64,
+        ledger: &Ledger,
+        size: usize,
+    ) -> Result<(), PublishError> {
         let now = clock::now();
         let sequence = match kind {
             Kind::Unicast0 => ledger.next_unicast0(phone, now),
@@ -93,7 +117,16 @@ impl Link {
             }
             Kind::Unicast1 => ledger.next_unicast1(phone),
         };
-        self.send(Payload { run: ledger.run, kind, phone, sequence, planned }, size)
+        self.send(
+            Payload {
+                run: ledger.run,
+                kind,
+                phone,
+                sequence,
+                planned,
+            },
+            size,
+        )
     }
 
     fn send(&mut self, payload: Payload, size: usize) -> Result<(), PublishError> {
@@ -101,13 +134,21 @@ impl Link {
         let name = Name::of(payload.phone);
         let packet_id = (payload.kind == Kind::Unicast1).then(|| self.take_id());
         let message = PublishOut {
-            topic: if payload.kind == Kind::Broadcast { SHARED_TOPIC } else { name.topic() },
+            topic: if payload.kind == Kind::Broadcast {
+                SHARED_TOPIC
+            } else {
+                name.topic()
+            },
             payload: &self.payload,
             forward: &[],
             message_expiry: None,
             topic_alias: None,
             subscription_ids: &[],
-            qos: if packet_id.is_some() { Qos::AtLeastOnce } else { Qos::AtMostOnce },
+            qos: if packet_id.is_some() {
+                Qos::AtLeastOnce
+            } else {
+                Qos::AtMostOnce
+            },
             retain: false,
             dup: false,
         };
@@ -143,7 +184,16 @@ impl Link {
             && let Some((phone, planned)) = self.queue.pop_front()
         {
             let sequence = ledger.next_unicast1(phone);
-            self.send(Payload { run: ledger.run, kind: Kind::Unicast1, phone, sequence, planned }, size)?;
+            self.send(
+                Payload {
+                    run: ledger.run,
+                    kind: Kind::Unicast1,
+                    phone,
+                    sequence,
+                    planned,
+                },
+                size,
+            )?;
         }
         if !self.output.is_empty() {
             self.flush()?;
@@ -160,7 +210,9 @@ impl Link {
             Err(error) => return Err(PublishError::Connection(error)),
         }
         let mut used = 0;
-        while let Some(packet) = frame::split(&self.input[used..], u32::MAX).map_err(|_| PublishError::Protocol)? {
+        while let Some(packet) =
+            frame::split(&self.input[used..], u32::MAX).map_err(|_| PublishError::Protocol)?
+        {
             match decode(&packet, self.version).map_err(|_| PublishError::Protocol)? {
                 Packet::Puback(ack) => {
                     self.inflight = self.inflight.checked_sub(1).ok_or(PublishError::Protocol)?;

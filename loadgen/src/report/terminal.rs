@@ -18,10 +18,12 @@ pub(super) fn text(report: &Report) -> String {
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     course(report, out)?;
-    for (name, latency) in &report.latency {
-        if name.starts_with("push") {
-            distribution(name, latency, out)?;
-        }
+    for latency in report
+        .latency
+        .iter()
+        .filter(|latency| latency.of.starts_with("push"))
+    {
+        distribution(latency, out)?;
     }
     latencies(report, out)?;
     broadcasts(report, out)?;
@@ -38,7 +40,7 @@ fn course(report: &Report, out: &mut String) -> std::fmt::Result {
         return Ok(());
     }
     let seconds = report.course.last().map_or(0.0, |moment| moment.second);
-    writeln!(out, "\nOver {seconds:.0} s{:>24}peak", "")?;
+    writeln!(out, "\nOver {seconds:.0} s{:>26}peak", "")?;
     let lines: [(&str, fn(&crate::watch::Moment) -> f64); 4] = [
         ("connections", |moment| moment.ready as f64),
         ("connects/s", |moment| moment.connects),
@@ -49,19 +51,33 @@ fn course(report: &Report, out: &mut String) -> std::fmt::Result {
         let values: Vec<f64> = report.course.iter().map(value).collect();
         let peak = values.iter().copied().fold(0.0, f64::max);
         if peak > 0.0 {
-            writeln!(out, "  {name:<18} {:>14}  {}", short(peak), sparkline(&values, CHART))?;
+            writeln!(
+                out,
+                "  {name:<20} {:>14}  {}",
+                short(peak),
+                sparkline(&values, CHART)
+            )?;
         }
     }
     Ok(())
 }
 
-fn distribution(name: &str, latency: &Latency, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "\nLatency of {name}")?;
+fn distribution(latency: &Latency, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\nLatency of {}", latency.of)?;
     let peak = latency.classes.iter().map(|&(_, n)| n).max().unwrap_or(1) as f64;
-    let from = latency.classes.iter().position(|&(_, n)| n > 0).unwrap_or(0);
+    let from = latency
+        .classes
+        .iter()
+        .position(|&(_, n)| n > 0)
+        .unwrap_or(0);
     for &(below, n) in &latency.classes[from..] {
         let label = format!("under {}", micros(below));
-        writeln!(out, "  {label:<18} {:>14}  {}", grouped(n), bar(n as f64 / peak, CHART))?;
+        writeln!(
+            out,
+            "  {label:<20} {:>14}  {}",
+            grouped(n),
+            bar(n as f64 / peak, CHART)
+        )?;
     }
     Ok(())
 }
@@ -70,17 +86,38 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
     if report.latency.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{:<20} {:>12} {:>10} {:>10} {:>10} {:>10}", "From planned time", "count", "p50", "p99", "p99.9", "max")?;
-    for (name, latency) in &report.latency {
-        let [p50, p99, p999, max] = [latency.p50, latency.p99, latency.p999, latency.max].map(micros);
-        writeln!(out, "  {name:<18} {:>12} {p50:>10} {p99:>10} {p999:>10} {max:>10}", grouped(latency.count))?;
+    writeln!(
+        out,
+        "\n{:<22} {:>12} {:>10} {:>10} {:>10} {:>10}",
+        "From planned time", "count", "p50", "p99", "p99.9", "max"
+    )?;
+    for latency in &report.latency {
+        let name = latency.of;
+        let [p50, p99, p999, max] =
+            [latency.p50, latency.p99, latency.p999, latency.max].map(micros);
+        writeln!(
+            out,
+            "  {name:<20} {:>12} {p50:>10} {p99:>10} {p999:>10} {max:>10}",
+            grouped(latency.count)
+        )?;
     }
     Ok(())
 }
 
 fn broadcasts(report: &Report, out: &mut String) -> std::fmt::Result {
-    let Some(slowest) = report.broadcasts.iter().map(|broadcast| broadcast.slowest).max() else { return Ok(()) };
-    let deliveries: u64 = report.broadcasts.iter().map(|broadcast| u64::from(broadcast.received)).sum();
+    let Some(slowest) = report
+        .broadcasts
+        .iter()
+        .map(|broadcast| broadcast.slowest)
+        .max()
+    else {
+        return Ok(());
+    };
+    let deliveries: u64 = report
+        .broadcasts
+        .iter()
+        .map(|broadcast| u64::from(broadcast.received))
+        .sum();
     writeln!(
         out,
         "\nBroadcasts           {} to all, {} deliveries; the last phone had the slowest one after {}",
@@ -109,12 +146,21 @@ fn account(messages: &Messages, out: &mut String) -> std::fmt::Result {
         grouped(messages.late)
     )?;
     let notes = [
-        (messages.redelivered, "sent again after a reconnect, marked so (QoS 1 allows it)"),
-        (messages.excused, "QoS 0 in flight to a phone that just left (not owed)"),
+        (
+            messages.redelivered,
+            "sent again after a reconnect, marked so (QoS 1 allows it)",
+        ),
+        (
+            messages.excused,
+            "QoS 0 in flight to a phone that just left (not owed)",
+        ),
         (messages.damaged, "damaged or for somebody else"),
         (messages.foreign, "of an earlier run"),
         (messages.refused, "refused by PUBACK"),
-        (messages.sessions_lost, "sessions lost that should have been kept"),
+        (
+            messages.sessions_lost,
+            "sessions lost that should have been kept",
+        ),
     ];
     for (n, what) in notes {
         if n > 0 {
@@ -125,7 +171,9 @@ fn account(messages: &Messages, out: &mut String) -> std::fmt::Result {
 }
 
 fn memory(report: &Report, out: &mut String) -> std::fmt::Result {
-    let Some(memory) = &report.memory else { return Ok(()) };
+    let Some(memory) = &report.memory else {
+        return Ok(());
+    };
     writeln!(
         out,
         "Memory a connection  {} in user space, {} of kernel slab for both ends",
@@ -145,20 +193,43 @@ fn memory(report: &Report, out: &mut String) -> std::fmt::Result {
 
 fn failures(report: &Report, out: &mut String) -> std::fmt::Result {
     for (index, (kind, n)) in report.failures.iter().enumerate() {
-        writeln!(out, "{:<21}{} {kind}", if index == 0 { "Failures" } else { "" }, grouped(*n))?;
+        writeln!(
+            out,
+            "{:<21}{} {kind}",
+            if index == 0 { "Failures" } else { "" },
+            grouped(*n)
+        )?;
     }
     if report.connections.pings_unanswered > 0 {
-        writeln!(out, "{:<21}{} pings not answered in time", "Pings", grouped(report.connections.pings_unanswered))?;
+        writeln!(
+            out,
+            "{:<21}{} pings not answered in time",
+            "Pings",
+            grouped(report.connections.pings_unanswered)
+        )?;
     }
     Ok(())
 }
 
 fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
     let connections = &report.connections;
-    for expectation in report.expectations.iter().filter(|expectation| expectation.off_by > 0) {
-        writeln!(out, "NOT AS EXPECTED      {}: off by {}", expectation.text, grouped(expectation.off_by))?;
+    for expectation in report
+        .expectations
+        .iter()
+        .filter(|expectation| expectation.off_by > 0)
+    {
+        writeln!(
+            out,
+            "NOT AS EXPECTED      {}: off by {}",
+            expectation.text,
+            grouped(expectation.off_by)
+        )?;
     }
-    let interrupted = if report.interrupted { "Interrupted. " } else { "" };
+    let interrupted = if report.interrupted {
+        "Interrupted. "
+    } else {
+        ""
+    };
     writeln!(
         out,
         "\n{interrupted}{} of {} phones ready after {:.1} s, {}/s ({}/s planned){}{}",
@@ -168,8 +239,17 @@ fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
         short(connections.per_second),
         short(connections.planned_per_second),
         report.messages.as_ref().map_or(String::new(), |messages| {
-            format!("; {} messages, {} missing, {} twice", grouped(messages.received), messages.missing, messages.duplicates)
+            format!(
+                "; {} messages, {} missing, {} twice",
+                grouped(messages.received),
+                messages.missing,
+                messages.duplicates
+            )
         }),
-        if report.is_as_expected() { "." } else { "; not as expected." }
+        if report.is_as_expected() {
+            "."
+        } else {
+            "; not as expected."
+        }
     )
 }
