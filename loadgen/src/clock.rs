@@ -20,12 +20,3 @@ pub fn now() -> u64 {
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// The time between two moments, for a rate per second; zero for none.
-pub fn interval(per_second: f64) -> u64 {
-    if per_second > 0.0 {
-        (SECOND as f64 / per_second) as u64
-    } else {
-        0
-    }
-}

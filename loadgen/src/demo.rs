@@ -58,7 +58,9 @@ pub enum DemoError {
     /// It didn't begin.
     Begin(BeginError),
     /// The server didn't start.
-    Server(String),
+    Server(stillwire::server::StartError),
+    /// The server failed when it was told to end.
+    End(std::io::Error),
     /// The publisher failed.
     Publish(PublishError),
 }
@@ -67,7 +69,8 @@ impl fmt::Display for DemoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Begin(error) => error.fmt(f),
-            Self::Server(error) => write!(f, "the server didn't start: {error}"),
+            Self::Server(error) => error.fmt(f),
+            Self::End(error) => write!(f, "the server didn't end well: {error}"),
             Self::Publish(error) => error.fmt(f),
         }
     }
@@ -118,8 +121,9 @@ pub fn run(args: &cli::Demo, interrupted: Arc<AtomicBool>) -> Result<Report, Dem
             grouped(u64::from(args.connections))
         ));
     }
-    let broker = Broker::start(args.addr, machine.cores, phones).map_err(DemoError::Server)?;
+    let mut broker = Broker::start(args.addr, machine.cores, phones).map_err(DemoError::Server)?;
     let mut report = against(args, &machine, &broker, phones, &mut watch)?;
+    broker.stop().map_err(DemoError::End)?;
     report.course = watch.finish();
     Ok(report)
 }
@@ -222,7 +226,7 @@ fn announce(args: &cli::Demo, plan: &FleetPlan, broker: &Broker, watch: &mut Wat
         "{} phones, each with its own client id and two subscriptions, from {} threads to {}.",
         grouped(u64::from(plan.phones)),
         plan.threads,
-        broker.describe(),
+        broker,
     ));
     watch.note(&format!(
         "Connect at {}/s; then for {:.0} s {} pushes/s to single phones (half QoS 0, half QoS 1), one to all every {:.0} s,\n\

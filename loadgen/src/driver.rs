@@ -2,7 +2,7 @@
 //!
 //! Everything planned is open-loop: a connect that is late because this thread was busy still counts its latency from the planned time.
 //!
-//! Connections end with a reset (`SO_LINGER` 0), also after a DISCONNECT. An orderly end would leave the source port in TIME_WAIT for a
+//! Connections end with a reset (`SO_LINGER` 0), also after a DISCONNECT. An orderly end would leave the source port in `TIME_WAIT` for a
 //! minute on this side, and a storm would need twice the source addresses; phones that leave the network don't end in order either.
 
 mod connection;
@@ -21,6 +21,7 @@ use mio::{Events, Poll, Token};
 use crate::clock::{self, MILLI, SECOND};
 use crate::fleet::{Order, Shared};
 use crate::name::Name;
+use crate::pace::Pace;
 use crate::phone::{Phone, Stage};
 use crate::stats::{Count, Failure, Tally, locked};
 
@@ -62,10 +63,9 @@ pub(crate) struct Driver {
     ending: bool,
 }
 
-/// The first connect of all phones, at a rate.
+/// The first connect of all phones: when each is planned, and the next one.
 struct Ramp {
-    from: u64,
-    per_second: f64,
+    pace: Pace,
     next: u32,
 }
 
@@ -165,11 +165,8 @@ impl Driver {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Connect { per_second, from }) => {
-                    self.ramp = Some(Ramp {
-                        from,
-                        per_second,
-                        next: 0,
-                    })
+                    let pace = Pace::new(per_second / f64::from(self.stride), from, &mut self.rng);
+                    self.ramp = Some(Ramp { pace, next: 0 });
                 }
                 Ok(Order::Churn { per_second }) => {
                     self.churn = Churn {
@@ -207,35 +204,24 @@ impl Driver {
 
     /// Begins the planned connects whose time has come; returns when the next one is due.
     fn dial_ramp(&mut self, now: u64) -> u64 {
-        let Some(Ramp {
-            from,
-            per_second,
-            next,
-        }) = self.ramp
-        else {
+        let Some(mut ramp) = self.ramp.take() else {
             return u64::MAX;
         };
-        let (index, stride) = (self.index, self.stride);
-        let planned = |at: u32| {
-            from + ((f64::from(at) * f64::from(stride) + f64::from(index)) * SECOND as f64
-                / per_second) as u64
-        };
-        let mut at = next;
-        let last = (self.phones.len() as u32).min(next.saturating_add(DIALS_PER_TURN as u32));
-        while at < last && planned(at) <= now {
-            self.dial(at, planned(at));
-            at += 1;
+        for _ in 0..DIALS_PER_TURN {
+            if ramp.next as usize == self.phones.len() {
+                return u64::MAX;
+            }
+            let planned = ramp.pace.next();
+            if planned > now {
+                break;
+            }
+            self.dial(ramp.next, planned);
+            ramp.next += 1;
+            ramp.pace.advance(&mut self.rng);
         }
-        if at as usize == self.phones.len() {
-            self.ramp = None;
-            return u64::MAX;
-        }
-        self.ramp = Some(Ramp {
-            from,
-            per_second,
-            next: at,
-        });
-        planned(at)
+        let next = ramp.pace.next();
+        self.ramp = Some(ramp);
+        next
     }
 
     /// Begins the connects of phones that come back.

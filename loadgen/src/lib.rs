@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod live;
 pub mod machine;
 pub mod name;
+pub mod pace;
 pub mod payload;
 mod phone;
 pub mod preflight;

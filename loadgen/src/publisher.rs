@@ -18,6 +18,7 @@ use stillwire::wire::Version;
 
 use crate::clock::{self, MILLI, SECOND};
 use crate::ledger::Ledger;
+use crate::pace::Pace;
 use crate::payload::Kind;
 use link::Link;
 
@@ -167,7 +168,7 @@ impl Publisher {
     pub fn broadcast(&mut self) {
         self.run(Stream {
             kind: Kind::Broadcast,
-            per_second: 1.0,
+            per_second: f64::INFINITY,
             count: 1,
         });
     }
@@ -251,8 +252,7 @@ fn connect_all(plan: &PublisherPlan) -> Result<Vec<Link>, PublishError> {
 /// A stream under way.
 struct Running {
     stream: Stream,
-    next: u64,
-    interval: u64,
+    pace: Pace,
 }
 
 struct Worker {
@@ -321,12 +321,8 @@ impl Worker {
                     self.progress.idle.store(false, Relaxed);
                     match order {
                         Order::Run(stream) => {
-                            let next = clock::now();
-                            self.running.push(Running {
-                                stream,
-                                next,
-                                interval: clock::interval(stream.per_second),
-                            });
+                            let pace = Pace::new(stream.per_second, clock::now(), &mut self.rng);
+                            self.running.push(Running { stream, pace });
                         }
                         Order::Stop => self.running.clear(),
                     }
@@ -345,23 +341,20 @@ impl Worker {
         while index < self.running.len() {
             // A stream that fell behind catches up in pieces, so that acknowledgements are read in between.
             for _ in 0..64 {
-                let Running {
-                    stream,
-                    next: planned,
-                    interval,
-                } = &mut self.running[index];
-                if stream.count == 0 || *planned > now {
+                let Running { stream, pace } = &mut self.running[index];
+                let planned = pace.next();
+                if stream.count == 0 || planned > now {
                     break;
                 }
-                let (kind, at) = (stream.kind, *planned);
+                let kind = stream.kind;
                 stream.count -= 1;
-                *planned += *interval;
-                self.publish(kind, at)?;
+                pace.advance(&mut self.rng);
+                self.publish(kind, planned)?;
             }
             if self.running[index].stream.count == 0 {
                 self.running.swap_remove(index);
             } else {
-                next = next.min(self.running[index].next);
+                next = next.min(self.running[index].pace.next());
                 index += 1;
             }
         }

@@ -23,7 +23,7 @@ pub const SESSION_EXPIRY: u32 = 3600;
 
 impl Script {
     /// CONNECT.
-    pub(crate) fn connect(&self, name: &Name, out: &mut Vec<u8>) {
+    pub(crate) fn connect(self, name: &Name, out: &mut Vec<u8>) {
         let mut connect = Connect::new(self.version, name.client_id());
         connect.clean_start = !self.persistent;
         connect.keep_alive = self.keep_alive;
@@ -34,7 +34,7 @@ impl Script {
     }
 
     /// SUBSCRIBE to the own topic at QoS 1, so that a push comes with the QoS it was published with, and to the shared one at QoS 0.
-    pub(crate) fn subscribe(&self, name: &Name, out: &mut Vec<u8>) {
+    pub(crate) fn subscribe(self, name: &Name, out: &mut Vec<u8>) {
         let filters = [
             (name.topic(), SubscribeOptions::new(Qos::AtLeastOnce)),
             (SHARED_TOPIC, SubscribeOptions::new(Qos::AtMostOnce)),
@@ -50,17 +50,17 @@ impl Script {
     }
 
     /// PUBACK.
-    pub(crate) fn puback(&self, id: PacketId, out: &mut Vec<u8>) {
+    pub(crate) fn puback(self, id: PacketId, out: &mut Vec<u8>) {
         Packet::Puback(Ack::new(id, ReasonCode::SUCCESS)).encode(self.version, out);
     }
 
     /// PINGREQ.
-    pub(crate) fn ping(&self, out: &mut Vec<u8>) {
+    pub(crate) fn ping(self, out: &mut Vec<u8>) {
         Packet::Pingreq.encode(self.version, out);
     }
 
     /// DISCONNECT.
-    pub(crate) fn disconnect(&self, out: &mut Vec<u8>) {
+    pub(crate) fn disconnect(self, out: &mut Vec<u8>) {
         Packet::Disconnect(Disconnect::new(ReasonCode::SUCCESS)).encode(self.version, out);
     }
 }

@@ -16,7 +16,7 @@ pub fn count(text: &str) -> Result<u64, String> {
         .parse::<f64>()
         .map_err(|_| format!("`{text}` is no count; write 1500, 15k or 2m"))?
         * unit;
-    if value.is_finite() && value >= 0.0 && value < 1e15 && (value - value.round()).abs() < 1e-6 {
+    if value.is_finite() && (0.0..1e15).contains(&value) && (value - value.round()).abs() < 1e-6 {
         Ok(value.round() as u64)
     } else {
         Err(format!("`{text}` is no whole count; write 1500, 15k or 2m"))

@@ -136,10 +136,7 @@ impl Driver {
     /// Reads until the socket is empty (edge-triggered: it won't tell again).
     fn readable(&mut self, at: u32, latency: &mut Latencies) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        loop {
-            let Some(stream) = &mut self.phones[at as usize].stream else {
-                break;
-            };
+        while let Some(stream) = &mut self.phones[at as usize].stream {
             let n = match stream.read(&mut scratch) {
                 Ok(0) => {
                     self.fail(at, Failure::Closed, clock::now());

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Latency, Messages, Report};
 use crate::chart::{bar, sparkline};
 use crate::units::{bytes, grouped, micros, short};
+use crate::watch::Moment;
 
 /// Characters of a chart's line.
 const CHART: usize = 50;
@@ -35,13 +36,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     headline(report, out)
 }
 
+/// What a line of the course shows.
+type Value = fn(&Moment) -> f64;
+
 fn course(report: &Report, out: &mut String) -> std::fmt::Result {
     if report.course.len() < 2 {
         return Ok(());
     }
     let seconds = report.course.last().map_or(0.0, |moment| moment.second);
     writeln!(out, "\nOver {seconds:.0} s{:>26}peak", "")?;
-    let lines: [(&str, fn(&crate::watch::Moment) -> f64); 4] = [
+    let lines: [(&str, Value); 4] = [
         ("connections", |moment| moment.ready as f64),
         ("connects/s", |moment| moment.connects),
         ("published/s", |moment| moment.published),
