@@ -1,22 +1,23 @@
 //! One message to one session: sent, put in flight, queued, or shed; and the queue that goes on when there is room.
 //!
 //! QoS 0 is sent now or not at all: to a client whose backlog is full it is dropped and counted. QoS 1 and 2 wait in the session's
-//! queue. While the client is connected, what is over the queue's limits is held and its publisher waits; for an absent client
-//! [`QueueFull`] decides.
+//! queue. While the client is connected, what is over the queue's limits is held and its publisher waits, until the client has acknowledged
+//! nothing for the length of the write timeout: then it is cut off. For an absent client [`QueueFull`] decides.
 
 use std::sync::Arc;
 
-use super::port::Port;
-use super::{Shard, subscribe};
+use super::port::{CloseCause, Port};
+use super::{Fault, Shard, subscribe};
 use crate::clock::Millis;
 use crate::config::resolved::QueueFull;
 use crate::ids::SessionIdx;
 use crate::session::Flags;
 use crate::session::alias::Naming;
 use crate::session::flow::{Delivery, QueueLimits, Queued};
-use crate::session::message::{GroupKey, Message};
+use crate::session::message::Message;
+use crate::topic::GroupKey;
 use crate::wire::publish::{self, PublishOut};
-use crate::wire::{PacketId, Qos};
+use crate::wire::{PacketId, Qos, ReasonCode};
 
 /// How a session is to get a message.
 #[derive(Clone, Copy, Debug)]
@@ -100,8 +101,8 @@ impl Shard {
                     let id = flow.launch(delivery.clone(), &mut last_id);
                     session.last_id = last_id;
                     self.fly(idx, &delivery, id, now, port);
-                } else {
-                    self.enqueue(idx, delivery);
+                } else if self.enqueue(idx, delivery) == Queued::Held {
+                    self.watch_for_stall(idx, now);
                 }
             }
             None => self.enqueue_offline(idx, delivery, now, port),
@@ -115,11 +116,37 @@ impl Shard {
         }
     }
 
-    fn enqueue(&mut self, idx: SessionIdx, delivery: Delivery) {
+    fn enqueue(&mut self, idx: SessionIdx, delivery: Delivery) -> Queued {
         let limits = self.queue_limits();
-        let queued = self.sessions[idx].flow_mut().enqueue(delivery, limits);
-        debug_assert!(matches!(queued, Queued::Kept | Queued::Held));
         self.counters().queued.add(1);
+        self.sessions[idx].flow_mut().enqueue(delivery, limits)
+    }
+
+    /// Publishers wait for a connected client: it is looked at again after the write timeout.
+    fn watch_for_stall(&mut self, idx: SessionIdx, now: Millis) {
+        if !self.sessions[idx].link.is_linked() {
+            let due = now
+                .tick()
+                .after_millis(u64::from(self.mqtt().write_timeout) * 1000);
+            self.wheel.schedule(&mut self.sessions, idx.0, due);
+        }
+    }
+
+    /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout, must not hold them up
+    /// any longer.
+    pub(super) fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return;
+        };
+        if flow.has_stalled() {
+            let fault = Fault {
+                reason: ReasonCode::QUOTA_EXCEEDED,
+                cause: CloseCause::SlowReader,
+            };
+            self.expel(idx, fault, now, port);
+        } else if flow.held() > 0 {
+            self.watch_for_stall(idx, now);
+        }
     }
 
     /// The queue of an absent client has no publisher that could wait for it: the operator's policy decides.

@@ -18,21 +18,21 @@ impl Shard {
         disconnect: &Disconnect<'_>,
         now: Millis,
         port: &mut impl Port,
-    ) -> Verdict {
+    ) -> Result<Verdict, Fault> {
         if let Some(expiry) = disconnect.session_expiry {
             if self.sessions[idx].expiry == 0 && expiry > 0 {
                 // Section 3.14.2.2.2: a session that was to end with its connection can't be made to stay.
-                self.expel(idx, Fault::new(ReasonCode::PROTOCOL_ERROR), now, port);
-                return Verdict::Closed;
+                return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
             }
             self.sessions[idx].expiry = expiry.min(self.mqtt().max_session_expiry);
         }
-        let with_will = disconnect.reason == ReasonCode::DISCONNECT_WITH_WILL;
+        // Section 3.14.4: only a normal disconnection takes the will back.
+        let with_will = disconnect.reason != ReasonCode::SUCCESS;
         if let Some(conn) = self.sessions[idx].conn() {
             port.close(conn, CloseCause::Disconnected);
             self.detach(idx, with_will, now, port);
         }
-        Verdict::Closed
+        Ok(Verdict::Closed)
     }
 
     /// The connection is gone without DISCONNECT: closed or reset by the peer, silent for too long, or deaf.
@@ -144,6 +144,7 @@ impl Shard {
     pub(super) fn session_due(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let session = &mut self.sessions[idx];
         let Presence::Offline { until } = session.presence else {
+            self.check_stall(idx, now, port);
             return;
         };
         if until <= now.tick() {

@@ -5,7 +5,7 @@
 
 use crate::ids::ReactorId;
 use crate::topic::TopicHasher;
-use crate::wire::{Connack, Connect, PacketType, ReasonCode, Version, WireError, frame};
+use crate::wire::{Connack, Connect, PacketType, ReasonCode, Version, WireError, connect, frame};
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ pub fn greet(bytes: &[u8], max: u32) -> Greeting<'_> {
                 connect,
                 len: frame.len,
             },
-            Err(error) => Greeting::Refuse(answer(&error, frame.body)),
+            Err(error) => Greeting::Refuse(answer(bytes, &error)),
         },
-        Err(_) => Greeting::Refuse(Vec::new()),
+        Err(error) => Greeting::Refuse(answer(bytes, &error)),
     }
 }
 
@@ -55,24 +55,13 @@ pub fn refusal(version: Version, reason: ReasonCode) -> Vec<u8> {
     out
 }
 
-/// The answer to a CONNECT that doesn't decode, in the language that its protocol level speaks.
-fn answer(error: &WireError, body: &[u8]) -> Vec<u8> {
-    let version = match level(body) {
-        // MQTT 3.1.1 section 3.1.2.2 wants the code for a level it does not know.
-        Some(0..=4) => Version::V311,
-        Some(_) if !matches!(error, WireError::ProtocolName) => Version::V5,
-        _ => return Vec::new(),
-    };
-    if version == Version::V311 && !matches!(error, WireError::ProtocolLevel(_)) {
-        return Vec::new();
+/// The answer to bytes that are no CONNECT, in the language of their protocol level; none where the standard wants a close.
+fn answer(bytes: &[u8], error: &WireError) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Some((version, connack)) = connect::refusal(bytes, error) {
+        connack.encode(version, &mut out);
     }
-    refusal(version, error.reason())
-}
-
-/// The protocol level: the byte behind the protocol name.
-fn level(body: &[u8]) -> Option<u8> {
-    let name = usize::from(u16::from_be_bytes([*body.first()?, *body.get(1)?]));
-    body.get(2 + name).copied()
+    out
 }
 
 /// The home of a client: where its session, subscriptions and connection live.

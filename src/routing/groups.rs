@@ -17,8 +17,8 @@ use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
 use crate::limits::GROUP_HOPS;
 use crate::session::SharedSub;
-use crate::session::message::{GroupKey, Message};
-use crate::topic::{ReactorSet, SubOptions};
+use crate::session::message::Message;
+use crate::topic::{GroupKey, ReactorSet, SubOptions};
 use crate::wire::Qos;
 
 /// A session in a group.
@@ -267,8 +267,7 @@ impl Shard {
             self.groups.by_key.remove(&key);
             self.groups.list.remove(at as usize);
         }
-        self.routes
-            .set_group(&key.group, &key.path, self.me, online, offline);
+        self.routes.set_group(&key, self.me, online, offline);
         for reactor in self.others() {
             if let Some(known) = known {
                 known.expect();
@@ -381,7 +380,7 @@ impl Shard {
         let mut ignored = ReactorSet::default();
         self.routes
             .matching(message.hash, message.topic(), &mut ignored, |group| {
-                if *group.group == *key.group && *group.path == *key.path {
+                if **group.key == *key {
                     picked = group.pick(seed);
                 }
             });

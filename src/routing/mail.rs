@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::ids::{ReactorId, SessionId};
-use crate::session::message::{GroupKey, Message, Outcome};
+use crate::session::message::{Message, Outcome};
+use crate::topic::GroupKey;
 use crate::wire::PacketId;
 
 /// One letter from one shard to another.

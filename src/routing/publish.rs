@@ -8,7 +8,7 @@ use super::port::Port;
 use super::{Fault, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
-use crate::session::message::{GroupKey, Message, Outcome, Publisher};
+use crate::session::message::{Message, Outcome, Publisher};
 use crate::topic::{ReactorSet, validate_name};
 use crate::wire::{PacketId, Publish, Qos, ReasonCode};
 
@@ -179,11 +179,7 @@ impl Shard {
         self.routes
             .matching(message.hash, message.topic(), &mut to, |group| {
                 if let Some(picked) = group.pick(seed) {
-                    let key = GroupKey {
-                        group: group.group.into(),
-                        path: group.path.into(),
-                    };
-                    groups.push((picked, Arc::new(key)));
+                    groups.push((picked, Arc::clone(group.key)));
                 }
             });
         for reactor in to.iter() {

@@ -23,6 +23,7 @@ use crate::ids::{ReactorId, SessionId, SessionIdx};
 use crate::limits::{RETAINED_LOOK, RETAINED_PART, RETAINED_SWEEP};
 use crate::session::Flags;
 use crate::session::message::Message;
+use crate::topic::filter::has_wildcard;
 use crate::topic::{TopicHash, matches};
 
 /// A retained message, in the order of topics.
@@ -76,6 +77,16 @@ impl Store {
 
     /// The messages that match a filter, in the order of their topics, from `after` on: as many as one part takes.
     pub(super) fn part(&self, path: &str, after: Option<&str>, now: Millis) -> Part {
+        if !has_wildcard(path) {
+            let found = self
+                .messages
+                .get(path)
+                .filter(|held| !held.0.is_expired(now));
+            return (
+                found.map(|held| Arc::clone(&held.0)).into_iter().collect(),
+                None,
+            );
+        }
         // All that matches stands between the filter's literal beginning and the end of what begins with it.
         let literal = &path[..path.find(['+', '#']).unwrap_or(path.len())];
         let literal = literal.strip_suffix('/').unwrap_or(literal);

@@ -10,8 +10,7 @@ use super::port::Port;
 use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
-use crate::session::message::GroupKey;
-use crate::topic::{Filter, SubOptions};
+use crate::topic::{Filter, GroupKey, SubOptions};
 use crate::wire::{
     Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
 };

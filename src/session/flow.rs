@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::limits::MAX_UNRELEASED;
-use crate::session::message::{GroupKey, Message, Outcome};
+use crate::session::message::{Message, Outcome};
+use crate::topic::GroupKey;
 use crate::wire::{PacketId, Qos, ReasonCode};
 
 /// A message for this client: what was published, and how this client is to get it.
@@ -102,6 +103,9 @@ pub struct Flow {
     kept_bytes: usize,
     /// How many at the end of `queue` are over the limits, so that their publishers wait.
     held: usize,
+    /// Acknowledgements that the client has sent, and how many they were when [`Flow::has_stalled`] looked last.
+    acked: u32,
+    acked_before: u32,
     owed: VecDeque<Owed>,
     /// Identifiers of QoS 2 messages from the client that it has not released (method A of section 4.3.3).
     unreleased: Vec<PacketId>,
@@ -170,6 +174,7 @@ impl Flow {
             Some(at) if self.inflight[at].qos != Qos::AtLeastOnce => Acked::WrongKind,
             Some(at) => {
                 self.inflight.remove(at);
+                self.acked = self.acked.wrapping_add(1);
                 Acked::Done
             }
         }
@@ -182,10 +187,12 @@ impl Flow {
             Some(at) if self.inflight[at].qos != Qos::ExactlyOnce => Acked::WrongKind,
             Some(at) if reason.is_error() => {
                 self.inflight.remove(at);
+                self.acked = self.acked.wrapping_add(1);
                 Acked::Done
             }
             Some(at) => {
                 let flying = &mut self.inflight[at];
+                self.acked = self.acked.wrapping_add(1);
                 flying.phase = Phase::Released;
                 flying.delivery = None;
                 Acked::Release
@@ -200,6 +207,7 @@ impl Flow {
             Some(at) if self.inflight[at].phase != Phase::Released => Acked::WrongKind,
             Some(at) => {
                 self.inflight.remove(at);
+                self.acked = self.acked.wrapping_add(1);
                 Acked::Done
             }
         }
@@ -260,6 +268,13 @@ impl Flow {
         let taken: Vec<_> = self.queue.drain(self.queue.len() - self.held..).collect();
         self.held = 0;
         taken
+    }
+
+    /// True if publishers wait for this client and it has acknowledged nothing since the last look.
+    pub fn has_stalled(&mut self) -> bool {
+        let stalled = self.held > 0 && self.acked == self.acked_before;
+        self.acked_before = self.acked;
+        stalled
     }
 
     /// How many of the queue are held.

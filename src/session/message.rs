@@ -18,15 +18,6 @@ pub struct Publisher {
     pub packet_id: Option<PacketId>,
 }
 
-/// The name of a shared subscription: `$share/{group}/{path}`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupKey {
-    /// The share name.
-    pub group: Box<str>,
-    /// The filter behind it.
-    pub path: Box<str>,
-}
-
 /// What became of a message, over all the shards that took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {

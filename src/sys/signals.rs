@@ -66,10 +66,8 @@ mod tests {
             let signals = Signals::block().unwrap();
             let raise = |signal| {
                 // SAFETY: the calling thread is alive.
-                assert_eq!(
-                    unsafe { libc::pthread_kill(libc::pthread_self(), signal) },
-                    0
-                );
+                let result = unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+                assert_eq!(result, 0);
             };
             raise(libc::SIGINT);
             let first = signals.wait().unwrap();

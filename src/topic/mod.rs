@@ -12,6 +12,7 @@ pub mod arena;
 pub mod filter;
 #[cfg(test)]
 mod generate;
+pub mod group;
 pub mod hash;
 mod holdings;
 pub mod index;
@@ -23,6 +24,7 @@ pub mod subscription;
 pub mod trie;
 
 pub use filter::{Filter, matches};
+pub use group::GroupKey;
 pub use hash::{TopicHash, TopicHasher};
 pub use index::Index;
 pub use interest::{Masks, Own, ReactorSet};

@@ -4,10 +4,12 @@
 //! filters are not here but in the masks, unless a shared group has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::filter::has_wildcard;
+use super::group::GroupKey;
 use super::hash::{TopicHash, TopicHasher};
 use super::interest::ReactorSet;
 use super::pool::Pool;
@@ -30,11 +32,13 @@ struct Route {
     path: Box<str>,
     /// Reactors with a subscriber who is in no group.
     reactors: ReactorSet,
+    /// By their names.
     groups: BTreeMap<Box<str>, Group>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
+    key: Arc<GroupKey>,
     /// Reactors with a member, in no order.
     members: Vec<Members>,
 }
@@ -51,9 +55,7 @@ struct Members {
 #[derive(Clone, Copy, Debug)]
 pub struct GroupRef<'a> {
     /// Its name.
-    pub group: &'a str,
-    /// Its filter, without `$share/{group}/`.
-    pub path: &'a str,
+    pub key: &'a Arc<GroupKey>,
     members: &'a [Members],
 }
 
@@ -121,18 +123,21 @@ impl Routes {
     /// How many members of a shared group a reactor has, online and offline; both 0: none any more.
     pub fn set_group(
         &mut self,
-        group: &str,
-        path: &str,
+        key: &Arc<GroupKey>,
         reactor: ReactorId,
         online: u32,
         offline: u32,
     ) {
         if online == 0 && offline == 0 {
-            self.leave_group(group, path, reactor);
+            self.leave_group(key, reactor);
             return;
         }
-        let route = self.find_or_add(path);
-        let group = self.all[route].groups.entry(group.into()).or_default();
+        let route = self.find_or_add(&key.path);
+        let groups = &mut self.all[route].groups;
+        let group = groups.entry(key.group.clone()).or_insert_with(|| Group {
+            key: Arc::clone(key),
+            members: Vec::new(),
+        });
         let now = Members {
             reactor,
             online,
@@ -159,12 +164,8 @@ impl Routes {
         let mut visit = |route: u32| {
             let route = &self.all[route];
             to.union(&route.reactors);
-            for (group, Group { members }) in &route.groups {
-                on_group(GroupRef {
-                    group,
-                    path: &route.path,
-                    members,
-                });
+            for Group { key, members } in route.groups.values() {
+                on_group(GroupRef { key, members });
             }
         };
         if let Some(route) = self.find_exact(hash, topic) {
@@ -218,13 +219,15 @@ impl Routes {
         route
     }
 
-    fn leave_group(&mut self, name: &str, path: &str, reactor: ReactorId) {
-        let Some(route) = self.find(path) else { return };
+    fn leave_group(&mut self, key: &GroupKey, reactor: ReactorId) {
+        let Some(route) = self.find(&key.path) else {
+            return;
+        };
         let groups = &mut self.all[route].groups;
-        if let Some(group) = groups.get_mut(name) {
+        if let Some(group) = groups.get_mut(&key.group) {
             group.members.retain(|members| members.reactor != reactor);
             if group.members.is_empty() {
-                groups.remove(name);
+                groups.remove(&key.group);
             }
         }
         self.prune(route);
@@ -287,19 +290,26 @@ mod tests {
         let mut groups = BTreeSet::new();
         routes.matching(routes.hasher.hash(topic), topic, &mut set, |group| {
             assert!(
-                groups.insert((group.group.to_owned(), group.path.to_owned())),
+                groups.insert((group.key.group.to_string(), group.key.path.to_string())),
                 "a group came twice"
             );
         });
         (set.iter().map(|reactor| reactor.0).collect(), groups)
     }
 
+    fn key(group: &str, path: &str) -> Arc<GroupKey> {
+        Arc::new(GroupKey {
+            group: group.into(),
+            path: path.into(),
+        })
+    }
+
     #[test]
     fn a_group_prefers_those_online_by_their_number() {
         let mut routes = Routes::new(TopicHasher::fixed(1));
-        routes.set_group("g", "a", ReactorId(0), 1, 50);
-        routes.set_group("g", "a", ReactorId(1), 3, 0);
-        routes.set_group("g", "a", ReactorId(2), 0, 9);
+        routes.set_group(&key("g", "a"), ReactorId(0), 1, 50);
+        routes.set_group(&key("g", "a"), ReactorId(1), 3, 0);
+        routes.set_group(&key("g", "a"), ReactorId(2), 0, 9);
         let picks = |routes: &Routes| {
             let mut counts = [0; 3];
             routes.matching(
@@ -320,15 +330,15 @@ mod tests {
             counts[2] == 0 && counts[1] > 2 * counts[0] && counts[0] > 0,
             "{counts:?}"
         );
-        routes.set_group("g", "a", ReactorId(0), 0, 50);
-        routes.set_group("g", "a", ReactorId(1), 0, 0);
+        routes.set_group(&key("g", "a"), ReactorId(0), 0, 50);
+        routes.set_group(&key("g", "a"), ReactorId(1), 0, 0);
         let counts = picks(&routes);
         assert!(
             counts[1] == 0 && counts[0] > counts[2] && counts[2] > 0,
             "{counts:?}"
         );
-        routes.set_group("g", "a", ReactorId(0), 0, 0);
-        routes.set_group("g", "a", ReactorId(2), 0, 0);
+        routes.set_group(&key("g", "a"), ReactorId(0), 0, 0);
+        routes.set_group(&key("g", "a"), ReactorId(2), 0, 0);
         assert!(routes.is_empty());
     }
 
@@ -355,11 +365,11 @@ mod tests {
                         reactors.remove(&(path, reactor));
                     }
                     2 => {
-                        routes.set_group(&name, &path, id, 1, 0);
+                        routes.set_group(&key(&name, &path), id, 1, 0);
                         groups.entry((name, path)).or_default().insert(reactor);
                     }
                     _ => {
-                        routes.set_group(&name, &path, id, 0, 0);
+                        routes.set_group(&key(&name, &path), id, 0, 0);
                         groups.entry((name, path)).or_default().remove(&reactor);
                     }
                 }
