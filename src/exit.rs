@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use stillwire::config::ConfigError;
 use stillwire::data_dir::DataDirError;
+use stillwire::server::StartError;
 
 /// Every exit code and when it is used; `--help` prints it, README.md has it as a table.
 pub(crate) const CODES: &[(u8, &str)] = &[
@@ -51,6 +52,10 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// The data directory can't be had.
     DataDir(DataDirError),
+    /// The server can't start.
+    Start(StartError),
+    /// A reactor's poller failed while it ran.
+    Reactor(io::Error),
     /// Standard output can't be written.
     Output(io::Error),
     /// The signals can't be waited for.
@@ -65,7 +70,16 @@ impl Failure {
             Self::Config(_) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) => INPUT_OUTPUT,
-            Self::Signals(_) => SYSTEM,
+            Self::Start(StartError::Listen(_, error))
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                NO_PERMISSION
+            }
+            Self::Start(StartError::Listen(..)) => UNAVAILABLE,
+            Self::Start(StartError::OpenFiles { .. }) => CONFIG,
+            Self::Start(StartError::Pin { .. } | StartError::System(..))
+            | Self::Reactor(_)
+            | Self::Signals(_) => SYSTEM,
         }
     }
 }
@@ -76,6 +90,11 @@ impl fmt::Display for Failure {
             Self::Usage(what) => f.write_str(what),
             Self::Config(error) => error.fmt(f),
             Self::DataDir(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+            Self::Reactor(error) => write!(
+                f,
+                "a reactor's poller failed: {error}; the log has what came before"
+            ),
             Self::Output(error) => write!(f, "standard output: {error}; check where it leads to"),
             Self::Signals(error) => {
                 write!(

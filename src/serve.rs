@@ -2,6 +2,7 @@
 
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
+use stillwire::server::Server;
 use stillwire::sys::signals::{Signal, Signals};
 use tracing::{info, warn};
 
@@ -26,7 +27,10 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
+    let server = Server::start(&config).map_err(Failure::Start)?;
+    let listen: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     info!(
+        listen = listen.join(" "),
         data_dir = %data_dir.path().display(),
         reactors = config.reactors,
         max_connections = config.max_connections,
@@ -36,6 +40,8 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     let signal = signals.wait().map_err(Failure::Signals)?;
     info!(signal = name(signal), "draining");
     end_at_once_if_told_again(signals).map_err(Failure::Signals)?;
+    server.shutdown();
+    server.join().map_err(Failure::Reactor)?;
     info!("ended");
     Ok(())
 }
