@@ -50,6 +50,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// Groups with a member in this shard.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     fn find(&self, key: &GroupKey) -> Option<u32> {
         self.by_key.get(key).copied()
     }

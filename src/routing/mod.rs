@@ -15,9 +15,10 @@
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
-//! | `system` | `$SYS` |
+//! | `system`, `census` | `$SYS`; what a shard holds |
 
 mod acks;
+mod census;
 mod connect;
 mod deliver;
 mod depart;
@@ -52,6 +53,7 @@ use crate::wire::{self, Disconnect, Frame, Packet, PacketType, Publish, ReasonCo
 use mail::Mail;
 use port::{CloseCause, Port};
 
+pub use census::Census;
 pub use greet::{Greeting, greet, home};
 
 /// What all shards of a server see: nothing but atomics and what never changes.

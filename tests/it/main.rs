@@ -1,3 +1,4 @@
 //! The one integration binary: the real server, driven from outside.
 
 mod cli;
+mod simulation;

@@ -78,6 +78,13 @@ impl Client {
         }
     }
 
+    /// Its session is a new one. It learns so as the server makes it, for the CONNACK that says it may be lost, and a client that goes on
+    /// with a session that is another by now is outside of what MQTT promises.
+    pub(crate) fn forget(&mut self) {
+        self.taken.clear();
+        self.out.clear();
+    }
+
     fn encode(&self, packet: &Packet<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         packet.encode(self.version, &mut out);
@@ -196,10 +203,6 @@ impl Client {
             Packet::Connack(connack) if connack.reason == ReasonCode::SUCCESS => {
                 self.online = true;
                 self.window = usize::from(connack.receive_maximum.unwrap_or(20));
-                if !connack.session_present {
-                    self.taken.clear();
-                    self.out.clear();
-                }
                 Heard::Connected {
                     present: connack.session_present,
                 }

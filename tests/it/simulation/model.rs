@@ -60,6 +60,7 @@ pub(crate) struct Session {
     pub(crate) subs: Vec<Sub>,
     /// Sent at least once.
     pub(crate) sent: BTreeSet<u32>,
+    live_sent: BTreeSet<u32>,
     /// The client has got it.
     pub(crate) got: BTreeSet<u32>,
     pub(crate) got_twice: BTreeMap<u32, u32>,
@@ -68,8 +69,8 @@ pub(crate) struct Session {
     pub(crate) cursor: usize,
     /// Last first delivery of each (publisher, topic, QoS as published, QoS as delivered).
     order: HashMap<(usize, String, Qos, Qos), u32>,
-    /// The newest live message of each (publisher, topic) with RETAIN, and when it was sent.
-    live: HashMap<(usize, String), (u32, Step)>,
+    /// The newest live message of each (publisher, topic, QoS as delivered) with RETAIN, and when it was sent.
+    live: HashMap<(usize, String, Qos), (u32, Step)>,
     /// Packet identifiers of the client's own messages.
     pub(crate) publishing: HashMap<u16, u32>,
 }
@@ -93,6 +94,7 @@ pub(crate) struct Model {
     pub(crate) sessions: Vec<Session>,
     pub(crate) links: HashMap<usize, Link>,
     pub(crate) step: Step,
+    pub(crate) followed: Option<u32>,
     /// A limit may drop what is acknowledged.
     pub(crate) lossy: bool,
 }
@@ -112,6 +114,13 @@ pub(crate) fn number(payload: &[u8]) -> u32 {
 }
 
 impl Model {
+    /// Prints what happens to the message that `STILLWIRE_FOLLOW` names.
+    fn follow(&self, number: u32, what: std::fmt::Arguments<'_>) {
+        if self.followed == Some(number) {
+            eprintln!("step {}: message {number} {what}", self.step);
+        }
+    }
+
     pub(crate) fn message(&mut self, publisher: Option<usize>, topic: &str, qos: Qos, retain: bool, expires: bool) -> u32 {
         self.messages.push(Message {
             publisher,
@@ -131,6 +140,7 @@ impl Model {
     fn session_ended(&mut self, client: usize) {
         let session = std::mem::take(&mut self.sessions[client]);
         for number in session.sent {
+            self.follow(number, format_args!("was sent to client {client}, whose session ends"));
             self.messages[number as usize].regrouped = true;
         }
     }
@@ -282,8 +292,10 @@ impl Model {
 
     /// A shard takes a PUBLISH.
     pub(crate) fn publish(&mut self, conn: usize, publish: &Publish<'_>) {
-        let link = self.links.get_mut(&conn).expect("held");
         let number = number(publish.payload);
+        let client = self.links[&conn].client;
+        self.follow(number, format_args!("published by client {client} on {} with {:?}, id {:?}, dup {}", publish.topic, publish.qos, publish.packet_id, publish.dup));
+        let link = self.links.get_mut(&conn).expect("held");
         let message = &mut self.messages[number as usize];
         if message.taken.is_none() {
             message.taken = Some(self.step);
@@ -303,6 +315,7 @@ impl Model {
         let first = link.owed[qos as usize].pop_front();
         assert_eq!(first, Some(id), "{qos:?}: acknowledgements leave in the order of the messages");
         let number = self.sessions[link.client].publishing[&id];
+        self.follow(number, format_args!("acknowledged with {}", reason.name()));
         if !reason.is_error() {
             self.messages[number as usize].acked.get_or_insert(step);
         }
@@ -313,11 +326,12 @@ impl Model {
         let link = &self.links[&conn];
         let (client, window) = (link.client, link.window);
         let number = number(delivered.payload);
+        self.follow(number, format_args!("sent to client {client} with {:?}, id {:?}, dup {}, retain {}", delivered.qos, delivered.id, delivered.dup, delivered.retain));
         let message = &mut self.messages[number as usize];
         let session = &mut self.sessions[client];
         let what = format!(
-            "message {number} on {} to client {client} (dup {}, retain {})",
-            delivered.topic, delivered.dup, delivered.retain
+            "message {number} on {} to client {client} ({:?}, sent {:?}, again {}, dup {}, retain {})",
+            delivered.topic, message.qos, delivered.qos, message.again, delivered.dup, delivered.retain
         );
         assert_eq!(message.topic, delivered.topic, "{what}");
         let taken = message.taken.unwrap_or_else(|| panic!("{what}: nobody has published it"));
@@ -354,20 +368,23 @@ impl Model {
             let flying = session.flights.iter().filter(|flight| flight.conn == conn).count();
             assert!(flying <= window, "{what}: {flying} in flight, the client allows {window}");
         }
+        session.sent.insert(number);
+        // With RETAIN it may be the retained copy, which comes besides the live one.
         let ambiguous = delivered.retain;
-        let first = session.sent.insert(number);
+        let first = !ambiguous && session.live_sent.insert(number);
         if delivered.dup || inbox {
             return;
         }
         if let Some(publisher) = message.publisher {
-            let live = session.live.entry((publisher, delivered.topic.to_owned())).or_default();
+            let live = session.live.entry((publisher, delivered.topic.to_owned(), delivered.qos)).or_default();
             if kept {
                 let since = plain.iter().map(|sub| sub.from).max().unwrap_or(0);
                 assert!(live.0 <= number || live.1 < since, "{what}: retained, behind the newer {}", live.0);
             } else if message.retain && number >= live.0 {
                 *live = (number, self.step);
             }
-            if !ambiguous && first && !shared {
+            // One that was published again may come to somebody who missed it the first time.
+            if first && !shared && !message.again {
                 let key = (publisher, delivered.topic.to_owned(), message.qos, delivered.qos);
                 let last = session.order.entry(key).or_default();
                 assert!(*last < number, "{what}: behind the later {last}");
@@ -404,6 +421,7 @@ impl Model {
     /// The client has read a message. `again`: it knew the packet identifier (QoS 2).
     pub(crate) fn got(&mut self, client: usize, delivered: &Delivered<'_>, again: bool) {
         let number = number(delivered.payload);
+        self.follow(number, format_args!("read by client {client} with {:?}, known {again}", delivered.qos));
         let session = &mut self.sessions[client];
         session.got.insert(number);
         if delivered.qos == Qos::ExactlyOnce && !again && !delivered.retain {

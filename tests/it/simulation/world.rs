@@ -55,7 +55,7 @@ impl World {
         let shards = (0..reactors)
             .map(|at| Shard::new(ReactorId(at as u16), Arc::clone(&shared), 64, seed ^ at as u64, Millis(0)))
             .collect();
-        let mut model = Model { lossy: tight, ..Model::default() };
+        let mut model = Model { lossy: tight, followed: super::number("STILLWIRE_FOLLOW").map(|number| number as u32), ..Model::default() };
         let clients: Vec<_> = (0..14)
             .map(|at| {
                 let version = random.pick(&[Version::V311, Version::V5, Version::V5]);
@@ -82,12 +82,12 @@ impl World {
     pub(crate) fn step(&mut self) {
         match self.random.below(100) {
             0..20 => self.act(),
-            20..45 => self.server_reads(),
-            45..65 => self.client_reads(),
-            65..75 => self.client_answers(),
-            75..92 => self.letter_arrives(),
-            92..96 => self.work(),
-            96..98 => self.notice_losses(),
+            20..45 => { let _ = self.server_reads(); }
+            45..65 => { let _ = self.client_reads(); }
+            65..75 => { let _ = self.client_answers(); }
+            75..92 => { let _ = self.letter_arrives(); }
+            92..96 => { let _ = self.work(); }
+            96..98 => { let _ = self.notice_losses(); }
             _ => self.time_passes(),
         }
     }
@@ -199,6 +199,9 @@ impl World {
         }
         let connack = self.network.conns[at].down.front().expect("a CONNACK").clone();
         let present = connack[2] & 1 == 1;
+        if !present {
+            self.clients[client].forget();
+        }
         if let Some(expected) = expected {
             assert_eq!(present, expected, "session present of client {client}");
         }
@@ -217,7 +220,7 @@ impl World {
     pub(crate) fn work(&mut self) -> bool {
         let at = self.random.below(self.shards.len());
         self.shards[at].has_work() && {
-            self.call(at, Shard::work);
+            self.call(at, |shard, now, port| shard.work(now, port));
             true
         }
     }
