@@ -113,12 +113,11 @@ impl Shard {
             None => {}
         }
         self.group_members_offline(idx, port);
-        self.rule_on_held(idx, now, port);
-        let session = &mut self.sessions[idx];
-        if let Some(flow) = &mut session.flow {
-            flow.disconnected();
+        if let Some(flow) = &mut self.sessions[idx].flow {
+            flow.receipts.disconnected();
         }
-        session.tidy();
+        self.rule_on_held(idx, now, port);
+        self.sessions[idx].tidy();
         self.schedule(idx);
     }
 

@@ -187,6 +187,8 @@ pub struct Shard {
     watches: HashMap<SessionIdx, retained::Watch>,
     asking: VecDeque<SessionId>,
     ticket: u32,
+    /// The last [`Receipt`](crate::session::message::Receipt) given.
+    receipts: u32,
     subacks: Slab<subscribe::PendingSuback>,
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
@@ -231,6 +233,7 @@ impl Shard {
             watches: HashMap::new(),
             asking: VecDeque::new(),
             ticket: 0,
+            receipts: 0,
             subacks: Slab::new(),
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
@@ -412,9 +415,9 @@ impl Shard {
             }
             Mail::Settled {
                 session,
-                packet_id,
+                receipt,
                 outcome,
-            } => self.settled(session, packet_id, outcome, now, port),
+            } => self.settled(session, receipt, outcome, now, port),
             Mail::Interest {
                 path,
                 from,

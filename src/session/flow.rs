@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::limits::MAX_UNRELEASED;
-use crate::session::message::{Message, Outcome};
+use crate::session::message::Message;
+use crate::session::receipts::Receipts;
 use crate::topic::GroupKey;
 use crate::wire::{PacketId, Qos, ReasonCode};
 
@@ -86,14 +86,6 @@ pub struct QueueLimits {
     pub bytes: usize,
 }
 
-/// An acknowledgement that we owe the client. They leave in the order in which its messages came.
-#[derive(Clone, Copy, Debug)]
-struct Owed {
-    id: PacketId,
-    qos: Qos,
-    outcome: Option<Outcome>,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Flow {
@@ -108,9 +100,8 @@ pub struct Flow {
     /// Acknowledgements that the client has sent, and how many they were when [`Flow::has_stalled`] looked last.
     acked: u32,
     acked_before: u32,
-    owed: VecDeque<Owed>,
-    /// Identifiers of QoS 2 messages from the client that it has not released (method A of section 4.3.3).
-    unreleased: Vec<PacketId>,
+    /// What the client has published.
+    pub receipts: Receipts,
 }
 
 impl Flow {
@@ -118,11 +109,8 @@ impl Flow {
     pub fn is_idle(&self) -> bool {
         self.inflight.is_empty()
             && self.queue.is_empty()
-            && self.owed.is_empty()
-            && self.unreleased.is_empty()
+            && self.receipts.is_empty()
     }
-
-    // ---- towards the client ----
 
     /// Messages in flight on this connection.
     pub fn in_flight(&self) -> usize {
@@ -330,86 +318,6 @@ impl Flow {
         flying.chain(queued)
     }
 
-    // ---- from the client ----
-
-    /// QoS 1 and 2 messages from the client that are not acknowledged in full (Receive Maximum, section 4.9).
-    pub fn received_unacked(&self) -> usize {
-        let owed_once = self
-            .owed
-            .iter()
-            .filter(|owed| owed.qos == Qos::AtLeastOnce)
-            .count();
-        owed_once + self.unreleased.len()
-    }
-
-    /// True if a QoS 2 message with this identifier was received and not released: the PUBLISH is a duplicate.
-    pub fn is_unreleased(&self, id: PacketId) -> bool {
-        self.unreleased.contains(&id)
-    }
-
-    /// A QoS 1 or 2 message was taken and waits to be settled. False if the client holds too many QoS 2 messages unreleased.
-    pub fn receive(&mut self, id: PacketId, qos: Qos) -> bool {
-        if qos == Qos::ExactlyOnce {
-            if self.unreleased.len() >= MAX_UNRELEASED {
-                return false;
-            }
-            self.unreleased.push(id);
-        }
-        self.owed.push_back(Owed {
-            id,
-            qos,
-            outcome: None,
-        });
-        true
-    }
-
-    /// A message of the client is settled.
-    pub fn settled(&mut self, id: PacketId, outcome: Outcome) {
-        if let Some(owed) = self
-            .owed
-            .iter_mut()
-            .find(|owed| owed.id == id && owed.outcome.is_none())
-        {
-            owed.outcome = Some(outcome);
-        }
-    }
-
-    /// The next acknowledgement that may leave: they leave in the order of the PUBLISH packets (section 4.6).
-    pub fn next_ack(&mut self) -> Option<(PacketId, Qos, Outcome)> {
-        let front = self.owed.front()?;
-        let outcome = front.outcome?;
-        let (id, qos) = (front.id, front.qos);
-        self.owed.pop_front();
-        Some((id, qos, outcome))
-    }
-
-    /// Acknowledgements that wait for the message to be settled.
-    pub fn owed(&self) -> usize {
-        self.owed.len()
-    }
-
-    /// True while the PUBREC for this identifier has not left.
-    pub fn owes(&self, id: PacketId) -> bool {
-        self.owed.iter().any(|owed| owed.id == id)
-    }
-
-    /// A PUBREL came, or a PUBREC with an error left. False if the identifier is unknown.
-    pub fn release(&mut self, id: PacketId) -> bool {
-        match self.unreleased.iter().position(|held| *held == id) {
-            Some(at) => {
-                self.unreleased.remove(at);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The connection ended: acknowledgements that were owed to it are not sent; the client sends its messages again. What it sent at
-    /// QoS 2 and was stored stays known, so that the second time is a duplicate.
-    pub fn disconnected(&mut self) {
-        self.owed.clear();
-    }
-
     /// Panics if the parts contradict each other.
     pub fn check_invariants(&self) {
         assert!(self.held <= self.queue.len(), "more held than queued");
@@ -441,6 +349,6 @@ impl Flow {
                 "a released message is the client's"
             );
         }
-        assert!(self.unreleased.len() <= MAX_UNRELEASED);
+        self.receipts.check_invariants();
     }
 }

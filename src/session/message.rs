@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionId, SessionIdx};
 use crate::topic::TopicHash;
-use crate::wire::{self, Forward, PacketId, Publish, Qos};
+use crate::wire::{self, Forward, Publish, Qos};
 
 /// Who published: for no local, and for the acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +14,32 @@ pub struct Publisher {
     pub reactor: ReactorId,
     /// Its session there.
     pub session: SessionId,
-    /// The identifier of the PUBLISH that waits for an acknowledgement, if one does.
-    pub packet_id: Option<PacketId>,
+    /// The PUBLISH that waits for an acknowledgement, if one does.
+    pub receipt: Option<Receipt>,
 }
+
+/// A QoS 1 or 2 PUBLISH that a shard has taken: counted, and wraps after 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt(pub u32);
 
 /// What became of a message, over all the shards that took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub enum Outcome {
     /// At least one session matched.
-    pub matched: bool,
+    Matched,
+    /// None did.
+    Unmatched,
     /// A limit kept it from a session or from the retained messages: the publisher must not take it for delivered.
-    pub refused: bool,
+    Refused,
+    /// The client may not publish to this topic.
+    Forbidden,
+}
+
+impl Outcome {
+    /// The message is not the server's.
+    pub fn is_error(self) -> bool {
+        matches!(self, Self::Refused | Self::Forbidden)
+    }
 }
 
 const MATCHED: u8 = 1;
@@ -174,9 +189,12 @@ impl Message {
             return None;
         }
         let outcome = self.outcome.load(Ordering::Acquire);
-        Some(Outcome {
-            matched: outcome & MATCHED != 0,
-            refused: outcome & REFUSED != 0,
+        Some(if outcome & REFUSED != 0 {
+            Outcome::Refused
+        } else if outcome & MATCHED != 0 {
+            Outcome::Matched
+        } else {
+            Outcome::Unmatched
         })
     }
 }
