@@ -104,6 +104,9 @@ impl Shard {
     }
 
     /// A client with too much unsettled is not read from until half of it is. An MQTT 5 client stops by itself (Receive Maximum).
+    ///
+    /// Nor are its acknowledgements read then, so that no publisher may wait for it: two clients that wait for each other, or one that
+    /// waits for itself, would do so forever.
     pub(super) fn pause_if_owed(&mut self, idx: SessionIdx, port: &mut impl Port) {
         let limit = usize::from(self.mqtt().receive_maximum);
         let session = &mut self.sessions[idx];
@@ -115,6 +118,7 @@ impl Shard {
         {
             session.flags.put(Flags::PAUSED, true);
             port.pause(conn, true);
+            self.rule_on_held(idx, port);
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Census {
     pub routes: usize,
     /// SUBACKs that wait until every shard knows of their filters.
     pub subacks: usize,
+    /// Wildcard filters that not every shard knows of yet.
+    pub spreading: usize,
     /// Sessions to which retained messages are being sent.
     pub watches: usize,
     /// Timers of sessions.
@@ -30,6 +32,7 @@ impl Shard {
             groups: self.groups.len(),
             routes: self.routes.len(),
             subacks: self.subacks.len(),
+            spreading: self.spreading.len(),
             watches: self.watches.len(),
             timers: self.wheel.len(),
         }

@@ -116,7 +116,7 @@ impl Shard {
         if let Some(flow) = &mut self.sessions[idx].flow {
             flow.receipts.disconnected();
         }
-        self.rule_on_held(idx, now, port);
+        self.rule_on_held(idx, port);
         self.sessions[idx].tidy();
         self.schedule(idx);
     }
@@ -183,7 +183,7 @@ impl Shard {
                     self.regroup(&delivery.message, key, now, port);
                 }
                 if was_held {
-                    self.settle(&delivery.message, now, port);
+                    self.settle(&delivery.message, port);
                 }
             }
         }
@@ -198,6 +198,6 @@ impl Shard {
         message.expires = will.expiry.map(|secs| now.plus_secs(u64::from(secs)));
         let message = Arc::new(message);
         self.route(&message, now, port);
-        self.settle(&message, now, port);
+        self.settle(&message, port);
     }
 }

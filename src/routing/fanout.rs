@@ -93,7 +93,7 @@ impl Shard {
             self.index.snapshot(&matched, &mut entries);
             self.serve(&message, &entries, self.serial, &matched, now, port);
             self.scratch.entries = entries;
-            self.settle(&message, now, port);
+            self.settle(&message, port);
         }
         self.scratch.matched = matched;
     }
@@ -123,7 +123,7 @@ impl Shard {
             if job.at < job.entries.len() {
                 lane.jobs.push_front(job);
             } else {
-                self.settle(&job.message, now, port);
+                self.settle(&job.message, port);
             }
         }
         if !lane.jobs.is_empty() {

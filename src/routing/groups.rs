@@ -334,7 +334,7 @@ impl Shard {
         } else {
             self.serve_member(message, key, now, port);
         }
-        self.settle(message, now, port);
+        self.settle(message, port);
     }
 
     fn serve_member(
@@ -406,7 +406,7 @@ impl Shard {
         if let Some(picked) = self.pick_again(message, key) {
             let message = Arc::new(message.without_publisher());
             self.post_to_group(&message, key, picked, 0, now, port);
-            self.settle(&message, now, port);
+            self.settle(&message, port);
         }
     }
 }

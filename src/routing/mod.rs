@@ -190,6 +190,10 @@ pub struct Shard {
     /// The last [`Receipt`](crate::session::message::Receipt) given.
     receipts: u32,
     subacks: Slab<subscribe::PendingSuback>,
+    /// Wildcard filters that not every shard knows of yet, with how many SUBACKs wait for that.
+    spreading: HashMap<Arc<str>, u32>,
+    /// Clients that can only be told by closing their connection that a message was refused.
+    doomed: Vec<(SessionId, ConnId, Fault)>,
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
     sys: system::System,
@@ -235,6 +239,8 @@ impl Shard {
             ticket: 0,
             receipts: 0,
             subacks: Slab::new(),
+            spreading: HashMap::new(),
+            doomed: Vec::new(),
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
             sys: system::System::new(now),
@@ -306,6 +312,13 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) -> Verdict {
+        if !self.doomed.is_empty() {
+            let session = self.id_of(idx);
+            self.expel_doomed(now, port);
+            if self.live(session).is_none() || self.sessions[idx].conn().is_none() {
+                return Verdict::Closed;
+            }
+        }
         self.counters().packets_in.add(1);
         let version = self.sessions[idx].version;
         let done = if frame.packet_type() == Some(PacketType::Publish) {
@@ -377,6 +390,25 @@ impl Shard {
         }
     }
 
+    /// Expels a client soon: whoever calls may be in the middle of something with this very session, and one expulsion may lead to the
+    /// next. It gets no acknowledgement until then.
+    fn doom(&mut self, idx: SessionIdx, fault: Fault) {
+        if let Some(conn) = self.sessions[idx].conn() {
+            self.sessions[idx].flow_mut().receipts.disconnected();
+            self.doomed.push((self.id_of(idx), conn, fault));
+        }
+    }
+
+    fn expel_doomed(&mut self, now: Millis, port: &mut impl Port) {
+        for (session, conn, fault) in std::mem::take(&mut self.doomed) {
+            if let Some(idx) = self.live(session)
+                && self.sessions[idx].conn() == Some(conn)
+            {
+                self.expel(idx, fault, now, port);
+            }
+        }
+    }
+
     /// Queues a packet that is not a PUBLISH.
     fn send(&self, idx: SessionIdx, packet: &[u8], port: &mut impl Port) {
         if let Some(conn) = self.sessions[idx].conn() {
@@ -417,7 +449,7 @@ impl Shard {
                 session,
                 receipt,
                 outcome,
-            } => self.settled(session, receipt, outcome, now, port),
+            } => self.settled(session, receipt, outcome, port),
             Mail::Interest {
                 path,
                 from,
@@ -442,7 +474,7 @@ impl Shard {
                 self.now_known(known, now, port);
             }
             Mail::Known { suback } => self.suback_ready(suback, now, port),
-            Mail::Retain(message) => self.retain(&message, now, port),
+            Mail::Retain(message) => self.retain(&message, port),
             Mail::RetainedQuery {
                 path,
                 after,
@@ -494,13 +526,15 @@ impl Shard {
 
     /// One slice of the work that is too long for one turn. True: there is more.
     pub fn work(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        self.expel_doomed(now, port);
         let asking = self.ask_next(now, port);
-        self.fan_out_slice(now, port) || asking
+        let fanning_out = self.fan_out_slice(now, port);
+        fanning_out || asking || !self.doomed.is_empty()
     }
 
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
-        !self.fanouts.is_empty() || !self.asking.is_empty()
+        !self.fanouts.is_empty() || !self.asking.is_empty() || !self.doomed.is_empty()
     }
 
     /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.

@@ -227,7 +227,7 @@ impl Shard {
             let home = self.retained_home(message);
             if home == self.me {
                 message.expect();
-                self.retain(message, now, port);
+                self.retain(message, port);
             } else {
                 message.expect();
                 port.post(home, Mail::Retain(Arc::clone(message)));
@@ -263,11 +263,11 @@ impl Shard {
                 port,
             );
         }
-        self.settle(message, now, port);
+        self.settle(message, port);
     }
 
     /// One of those who were expected has taken the message. If it was the last, the publisher is told.
-    pub(super) fn settle(&mut self, message: &Message, now: Millis, port: &mut impl Port) {
+    pub(super) fn settle(&mut self, message: &Message, port: &mut impl Port) {
         if message.qos == Qos::AtMostOnce {
             return;
         }
@@ -281,7 +281,7 @@ impl Shard {
             return;
         };
         if publisher.reactor == self.me {
-            self.settled(publisher.session, receipt, outcome, now, port);
+            self.settled(publisher.session, receipt, outcome, port);
         } else {
             port.post(
                 publisher.reactor,
@@ -300,7 +300,6 @@ impl Shard {
         session: crate::ids::SessionId,
         receipt: Receipt,
         outcome: Outcome,
-        now: Millis,
         port: &mut impl Port,
     ) {
         let Some(idx) = self.live(session) else {
@@ -311,7 +310,7 @@ impl Shard {
         };
         flow.receipts.settled(receipt, outcome);
         if let Err(fault) = self.release_acks(idx, port) {
-            self.expel(idx, fault, now, port);
+            self.doom(idx, fault);
         }
     }
 }

@@ -130,6 +130,8 @@ pub(super) struct Watch {
     queries: VecDeque<Query>,
     /// Topics of live messages since the first query began.
     seen: HashSet<TopicHash>,
+    /// SUBACKs that wait; queries come with them.
+    subacks: u32,
     /// The answer that is awaited.
     ticket: Option<u32>,
 }
@@ -141,7 +143,7 @@ impl Shard {
     }
 
     /// Keeps, replaces or (empty payload) removes a retained message, and settles.
-    pub(super) fn retain(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
+    pub(super) fn retain(&mut self, message: &Arc<Message>, port: &mut impl Port) {
         let held = ByTopic(Arc::clone(message));
         if message.payload().is_empty() {
             let removed = self.retained.messages.take(message.topic());
@@ -153,7 +155,7 @@ impl Shard {
             self.counters().dropped_retained.add(1);
             message.mark_refused();
         }
-        self.settle(message, now, port);
+        self.settle(message, port);
     }
 
     fn may_retain(&self, message: &Message) -> bool {
@@ -230,6 +232,19 @@ impl Shard {
         }
     }
 
+    /// Retained messages will be wanted once the SUBACK has left: live ones count from now on.
+    pub(super) fn await_suback(&mut self, idx: SessionIdx) {
+        self.watches.entry(idx).or_default().subacks += 1;
+        self.sessions[idx].flags.put(Flags::WATCHING_RETAINED, true);
+    }
+
+    /// The SUBACK that was awaited leaves.
+    pub(super) fn suback_left(&mut self, idx: SessionIdx) {
+        if let Some(watch) = self.watches.get_mut(&idx) {
+            watch.subacks -= 1;
+        }
+    }
+
     /// Asks for the next part, if the client has room for it and none is awaited.
     fn ask(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         loop {
@@ -242,6 +257,9 @@ impl Shard {
                 return;
             };
             let Some(query) = watch.queries.front() else {
+                if watch.subacks > 0 {
+                    return;
+                }
                 self.watches.remove(&idx);
                 self.sessions[idx]
                     .flags
@@ -336,9 +354,11 @@ impl Shard {
             return;
         };
         let (options, id) = (query.wanted.options, query.wanted.id);
+        // It may have unsubscribed since.
+        let still_wanted = self.index.has(idx, &query.wanted.path);
         let fresh: Vec<_> = messages
             .iter()
-            .filter(|message| !watch.seen.contains(&message.hash))
+            .filter(|message| still_wanted && !watch.seen.contains(&message.hash))
             .cloned()
             .collect();
         if resume.is_some() {

@@ -309,7 +309,13 @@ impl Flow {
             .inflight
             .into_iter()
             .filter_map(|flying| flying.delivery)
-            .map(|delivery| (delivery, false));
+            .map(|mut delivery| {
+                // One that was sent at QoS 2 is for nobody else (MQTT-4.8.2-5).
+                if delivery.qos == Qos::ExactlyOnce {
+                    delivery.group = None;
+                }
+                (delivery, false)
+            });
         let queued = self
             .queue
             .into_iter()

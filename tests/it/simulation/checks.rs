@@ -4,11 +4,14 @@ use stillwire::topic::matches;
 use stillwire::wire::{Qos, Version};
 
 use super::Profile;
+use super::client::Client;
 use super::model::Step;
 use super::world::World;
 
 /// Calls without any progress to be made are far fewer.
 const PATIENCE: usize = 400_000;
+/// How often clients come back until everything has found its way.
+const ROUNDS: usize = 200;
 
 impl World {
     /// Every client comes back, answers, and reads; nothing new is published.
@@ -17,13 +20,22 @@ impl World {
         for client in &mut self.clients {
             client.lazy = false;
         }
-        self.settle_down();
-        for at in 0..self.clients.len() {
-            if self.clients[at].conn.is_none() {
-                self.dial(at, Some((false, 100_000)));
+        // A client whose message is refused may be cut off for it, and comes back with the next one.
+        for _ in 0..ROUNDS {
+            self.settle_down();
+            let done = |client: &Client| client.online && client.out.is_empty();
+            if self.clients.iter().all(done) {
+                return;
+            }
+            for at in 0..self.clients.len() {
+                if self.clients[at].conn.is_none() {
+                    self.dial(at, Some((false, 100_000)));
+                }
+            }
+            if self.profile == Profile::Tight {
+                self.time_passes();
             }
         }
-        self.settle_down();
     }
 
     /// Until no packet, letter or work is left.
