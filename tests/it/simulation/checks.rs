@@ -11,7 +11,7 @@ use super::world::World;
 /// Calls without any progress to be made are far fewer.
 const PATIENCE: usize = 400_000;
 /// How often clients come back until everything has found its way.
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 40;
 
 impl World {
     /// Every client comes back, answers, and reads; nothing new is published.
@@ -21,8 +21,14 @@ impl World {
             client.lazy = false;
         }
         // A client whose message is refused may be cut off for it, and comes back with the next one.
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             self.settle_down();
+            if round == ROUNDS / 2 && self.profile == Profile::Tight {
+                // Where a full queue refuses, an MQTT 3 client that fills its own is cut off each time it tries: it gives up.
+                for client in self.clients.iter_mut().filter(|client| client.version != Version::V5) {
+                    client.out.clear();
+                }
+            }
             let done = |client: &Client| client.online && client.out.is_empty();
             if self.clients.iter().all(done) {
                 return;
@@ -71,7 +77,8 @@ impl World {
             assert!(unacked.is_empty(), "client {at}: {unacked:?} were never acknowledged");
             assert!(client.taken.is_empty(), "client {at}: {:?} were never released", client.taken);
             let session = &self.model.sessions[at];
-            assert!(session.flights.is_empty(), "client {at}: messages are still in flight");
+            let flying: Vec<_> = session.flights.iter().map(|flight| (flight.id, flight.number)).collect();
+            assert!(flying.is_empty(), "client {at}: identifiers and messages {flying:?} are still in flight");
         }
         let mut missing = 0;
         for (number, message) in self.model.messages.iter().enumerate() {
@@ -168,6 +175,5 @@ impl World {
         for shard in &self.shards {
             assert!(shard.is_empty(), "something is left: {:?}", shard.census());
         }
-        debug_assert!(self.clients.iter().all(|client| client.version != Version::V31));
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct Conn {
 pub(crate) struct Network {
     reactors: usize,
     pub(crate) conns: Vec<Conn>,
+    active: Vec<usize>,
     /// One queue for each pair: `from * reactors + to`.
     mail: Vec<VecDeque<Mail>>,
     pub(crate) letters: usize,
@@ -56,6 +57,7 @@ impl Network {
         Self {
             reactors,
             conns: Vec::new(),
+            active: Vec::new(),
             mail: (0..reactors * reactors).map(|_| VecDeque::new()).collect(),
             letters: 0,
             mailbox,
@@ -79,7 +81,15 @@ impl Network {
             gone: false,
             silent: false,
         });
+        self.active.push(self.conns.len() - 1);
         self.conns.len() - 1
+    }
+
+    /// Connections that one of the two sides has not left.
+    pub(crate) fn active(&mut self) -> Vec<usize> {
+        let conns = &self.conns;
+        self.active.retain(|at| conns[*at].held || !conns[*at].gone);
+        self.active.clone()
     }
 
     /// The name that shards know a connection by.

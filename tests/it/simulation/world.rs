@@ -148,14 +148,13 @@ impl World {
     // ---- the server's side ----
 
     fn random_conn(&mut self, wanted: impl Fn(&World, usize) -> bool) -> Option<usize> {
-        let count = self.network.conns.len();
-        let recent = count.min(60);
-        if recent == 0 {
+        let active = self.network.active();
+        if active.is_empty() {
             return None;
         }
-        let start = self.random.below(recent);
-        let from = count - recent;
-        (0..recent).map(|step| from + (start + step) % recent).find(|at| wanted(self, *at))
+        let start = self.random.below(active.len());
+        let mut turns = active[start..].iter().chain(&active[..start]);
+        turns.find(|at| wanted(self, **at)).copied()
     }
 
     pub(crate) fn server_reads(&mut self) -> bool {
