@@ -163,6 +163,12 @@ impl World {
             conn.held && !conn.paused && !conn.up.is_empty()
         };
         let Some(at) = self.random_conn(ready) else { return false };
+        let reactor = self.network.conns[at].reactor.index();
+        if self.profile == Profile::Tight && self.shards[reactor].has_work() {
+            // It may be about to cut this client off: then it doesn't read the packet, which the model could not know.
+            self.call(reactor, |shard, now, port| shard.work(now, port));
+            return true;
+        }
         let conn = &mut self.network.conns[at];
         let bytes = conn.up.pop_front().expect("looked at above");
         let frame = frame::split(&bytes, u32::MAX).unwrap().unwrap();
