@@ -520,3 +520,47 @@ fn json_logs_are_one_object_a_line() {
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// An MQTT 3.1.1 PUBLISH at QoS 0 to `t`.
+fn publish(payload: usize) -> Vec<u8> {
+    let mut packet = vec![0x30];
+    let mut left = 3 + payload;
+    while left > 0x7f {
+        packet.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    packet.extend([left as u8, 0, 1, b't']);
+    packet.resize(packet.len() + payload, 0);
+    packet
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_a_client_that_reads_nothing() {
+    let scratch = Scratch::new("twice");
+    let mut server = Server::start(&scratch, &["--listen", "127.0.0.1:0", "--reactors", "1"]);
+    let mut client = TcpStream::connect(server.addresses[0]).unwrap();
+    client
+        .write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a")
+        .unwrap();
+    client.write_all(b"\x82\x06\x00\x01\x00\x01t\x00").unwrap();
+    // It is sent far more than the buffers of the kernel hold, and takes none of it.
+    let mut publisher = TcpStream::connect(server.addresses[0]).unwrap();
+    publisher
+        .write_all(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01b")
+        .unwrap();
+    let packet = publish(1_000_000);
+    for _ in 0..32 {
+        publisher.write_all(&packet).unwrap();
+    }
+    // A PINGRESP says that all of it has been handled.
+    publisher.write_all(b"\xc0\x00").unwrap();
+    publisher.read_exact(&mut [0; 4 + 2]).unwrap();
+    server.signal("TERM");
+    let mut line = String::new();
+    server.log.read_line(&mut line).unwrap();
+    assert!(line.contains("draining"), "{line}");
+    server.signal("TERM");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(130), "{log}");
+    assert!(log.contains("told twice"), "{log}");
+}
