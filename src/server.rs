@@ -16,7 +16,7 @@ use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
 use crate::sys;
-use crate::sys::capacity::seats_each;
+use crate::sys::capacity::{open_files_for, seats_each};
 use crate::sys::listen::Claim;
 use crate::topic::TopicHasher;
 
@@ -117,7 +117,7 @@ impl Server {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
         // Not above what it is a share of, so it fits.
         let each = seats_each(u64::from(config.max_connections), reactors) as u32;
-        enough_files(reactors, each)?;
+        enough_files(config.max_connections, reactors)?;
         let cores = if config.pin {
             sys::affinity::cores()
                 .map_err(|error| StartError::System("the cores are unknown", error))?
@@ -269,10 +269,10 @@ fn setup_failed(reactor: usize, error: SetupError) -> StartError {
 }
 
 /// Raise the limit of open files as far as it goes and see that it is enough.
-fn enough_files(reactors: usize, each: u32) -> Result<(), StartError> {
+fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
     let limit = sys::rlimit::raise_open_files()
         .map_err(|error| StartError::System("the limit of open files is unknown", error))?;
-    let needed = u64::from(each) + limits::reserved_files(reactors);
+    let needed = open_files_for(u64::from(connections), reactors);
     if limit < needed {
         return Err(StartError::OpenFiles { limit, needed });
     }
