@@ -3,6 +3,7 @@
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
 use stillwire::server::{Server, StartError, Stopper};
+use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
 use tracing::{info, warn};
 
@@ -17,6 +18,11 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     // Before the first thread starts.
     let signals = Signals::block().map_err(Failure::Signals)?;
     logging::start(&config.log);
+    if let Err(error) = sys::memory::use_small_pages() {
+        warn!(
+            "small pages can't be asked for ({error}): a few thousand connections take more memory each"
+        );
+    }
     let data_dir = DataDir::lock(&config.data_dir)?;
     info!("{capacity}");
     if u64::from(config.max_connections) > capacity.connections() {
