@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use stillwire::config::ConfigError;
 use stillwire::data_dir::DataDirError;
+use stillwire::server::StartError;
 
 /// Every exit code and when it is used; `--help` prints it, README.md has it as a table.
 pub(crate) const CODES: &[(u8, &str)] = &[
@@ -53,6 +54,8 @@ pub(crate) enum Failure {
     DataDir(DataDirError),
     /// Standard output can't be written.
     Output(io::Error),
+    /// The server can't start.
+    Start(StartError),
     /// The signals can't be waited for.
     Signals(io::Error),
 }
@@ -62,10 +65,16 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Config(_) => CONFIG,
+            Self::Config(_) | Self::Start(StartError::OpenFiles { .. }) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) => INPUT_OUTPUT,
-            Self::Signals(_) => SYSTEM,
+            Self::Start(StartError::Listen(_, error))
+                if error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                NO_PERMISSION
+            }
+            Self::Start(StartError::Listen(..)) => UNAVAILABLE,
+            Self::Start(_) | Self::Signals(_) => SYSTEM,
         }
     }
 }
@@ -76,6 +85,7 @@ impl fmt::Display for Failure {
             Self::Usage(what) => f.write_str(what),
             Self::Config(error) => error.fmt(f),
             Self::DataDir(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
             Self::Output(error) => write!(f, "standard output: {error}; check where it leads to"),
             Self::Signals(error) => {
                 write!(
@@ -96,6 +106,12 @@ impl From<ConfigError> for Failure {
 impl From<DataDirError> for Failure {
     fn from(error: DataDirError) -> Self {
         Self::DataDir(error)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
     }
 }
 

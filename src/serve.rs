@@ -1,7 +1,10 @@
 //! `stillwire serve`: the server's life from the lock on its data directory to the last connection drained.
 
+use std::net::SocketAddr;
+
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
+use stillwire::server::Server;
 use stillwire::sys::signals::{Signal, Signals};
 use tracing::{info, warn};
 
@@ -26,7 +29,9 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
+    let server = Server::start(&config)?;
     info!(
+        addresses = %addresses(server.addresses()),
         data_dir = %data_dir.path().display(),
         reactors = config.reactors,
         max_connections = config.max_connections,
@@ -36,6 +41,8 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     let signal = signals.wait().map_err(Failure::Signals)?;
     info!(signal = name(signal), "draining");
     end_at_once_if_told_again(signals).map_err(Failure::Signals)?;
+    server.shutdown();
+    server.join();
     info!("ended");
     Ok(())
 }
@@ -51,6 +58,12 @@ fn end_at_once_if_told_again(signals: Signals) -> std::io::Result<()> {
             }
         })
         .map(drop)
+}
+
+/// Every address, as an operator types it.
+fn addresses(addresses: &[SocketAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    texts.join(" ")
 }
 
 fn name(signal: Signal) -> &'static str {

@@ -85,7 +85,7 @@ pub struct Server {
     shared: Arc<Shared>,
     /// Kept here until every reactor has ended: its descriptors are of this thread's table.
     lines: Arc<Lines>,
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -160,11 +160,10 @@ impl Server {
                     // The receiver is gone only if another reactor failed; then the order to stop is there.
                     let _ = started.send(Ok(()));
                     drop(started);
-                    reactor.serve_until_ordered()
+                    reactor.serve_until_ordered();
                 }
                 Err(error) => {
                     let _ = started.send(Err(setup_failed(reactor, error)));
-                    Ok(())
                 }
             }
         };
@@ -193,19 +192,15 @@ impl Server {
     }
 
     /// Wait for every reactor to end, which they do after [`Server::shutdown`].
-    pub fn join(mut self) -> io::Result<()> {
-        self.join_all()
-    }
-
-    fn join_all(&mut self) -> io::Result<()> {
-        let mut result = Ok(());
+    ///
+    /// # Panics
+    /// If a reactor did. (In a release build that ended the process already.)
+    pub fn join(mut self) {
         for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(ended) => result = result.and(ended),
-                Err(panic) => std::panic::resume_unwind(panic),
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
             }
         }
-        result
     }
 }
 
@@ -213,7 +208,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.lines.give(Order::Stop);
         for thread in self.threads.drain(..) {
-            // A reactor's error has no one left to go to, and a panic has been printed where it happened.
+            // A panic has been printed where it happened.
             let _ = thread.join();
         }
     }
@@ -240,7 +235,7 @@ fn seats_each(max_connections: u32, reactors: usize) -> u32 {
         return max_connections;
     }
     let share = f64::from(max_connections) / reactors as f64;
-    let seats = share + limits::UNEVEN_HOMES_SIGMA * share.sqrt() + 1.0;
+    let seats = share + limits::UNEVEN_HOMES_SIGMA * share.sqrt();
     (seats.ceil() as u32).min(max_connections)
 }
 
