@@ -52,10 +52,12 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// The data directory can't be had.
     DataDir(DataDirError),
-    /// Standard output can't be written.
-    Output(io::Error),
     /// The server can't start.
     Start(StartError),
+    /// A reactor's poller failed while it ran.
+    Reactor(io::Error),
+    /// Standard output can't be written.
+    Output(io::Error),
     /// The signals can't be waited for.
     Signals(io::Error),
 }
@@ -65,7 +67,7 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Config(_) | Self::Start(StartError::OpenFiles { .. }) => CONFIG,
+            Self::Config(_) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) => INPUT_OUTPUT,
             Self::Start(StartError::Listen(_, error))
@@ -74,7 +76,10 @@ impl Failure {
                 NO_PERMISSION
             }
             Self::Start(StartError::Listen(..)) => UNAVAILABLE,
-            Self::Start(_) | Self::Signals(_) => SYSTEM,
+            Self::Start(StartError::OpenFiles { .. }) => CONFIG,
+            Self::Start(StartError::Pin { .. } | StartError::System(..))
+            | Self::Reactor(_)
+            | Self::Signals(_) => SYSTEM,
         }
     }
 }
@@ -86,6 +91,10 @@ impl fmt::Display for Failure {
             Self::Config(error) => error.fmt(f),
             Self::DataDir(error) => error.fmt(f),
             Self::Start(error) => error.fmt(f),
+            Self::Reactor(error) => write!(
+                f,
+                "a reactor's poller failed: {error}; the log has what came before"
+            ),
             Self::Output(error) => write!(f, "standard output: {error}; check where it leads to"),
             Self::Signals(error) => {
                 write!(
@@ -106,12 +115,6 @@ impl From<ConfigError> for Failure {
 impl From<DataDirError> for Failure {
     fn from(error: DataDirError) -> Self {
         Self::DataDir(error)
-    }
-}
-
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        Self::Start(error)
     }
 }
 

@@ -1,7 +1,5 @@
 //! `stillwire serve`: the server's life from the lock on its data directory to the last connection drained.
 
-use std::net::SocketAddr;
-
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
 use stillwire::server::Server;
@@ -29,9 +27,10 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
-    let server = Server::start(&config)?;
+    let server = Server::start(&config).map_err(Failure::Start)?;
+    let listen: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     info!(
-        addresses = %addresses(server.addresses()),
+        listen = listen.join(" "),
         data_dir = %data_dir.path().display(),
         reactors = config.reactors,
         max_connections = config.max_connections,
@@ -42,7 +41,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     info!(signal = name(signal), "draining");
     end_at_once_if_told_again(signals).map_err(Failure::Signals)?;
     server.shutdown();
-    server.join();
+    server.join().map_err(Failure::Reactor)?;
     info!("ended");
     Ok(())
 }
@@ -58,12 +57,6 @@ fn end_at_once_if_told_again(signals: Signals) -> std::io::Result<()> {
             }
         })
         .map(drop)
-}
-
-/// Every address, as an operator types it.
-fn addresses(addresses: &[SocketAddr]) -> String {
-    let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-    texts.join(" ")
 }
 
 fn name(signal: Signal) -> &'static str {

@@ -191,16 +191,17 @@ impl Server {
         self.lines.give(Order::Drain);
     }
 
-    /// Wait for every reactor to end, which they do after [`Server::shutdown`].
-    ///
-    /// # Panics
-    /// If a reactor did. (In a release build that ended the process already.)
-    pub fn join(mut self) {
+    /// Wait for every reactor to end, which they do after [`Server::shutdown`]. An error: one panicked. (In a release build a panic ends
+    /// the process instead.)
+    pub fn join(mut self) -> io::Result<()> {
+        let mut result = Ok(());
         for thread in self.threads.drain(..) {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
+            let ended = thread
+                .join()
+                .map_err(|_| io::Error::other("a reactor panicked"));
+            result = result.and(ended);
         }
+        result
     }
 }
 
