@@ -52,6 +52,8 @@ pub(crate) struct Cost {
     pub(crate) all: f64,
     /// In user space.
     pub(crate) user: f64,
+    /// What the kernel's network threads used meanwhile, for whomever; not part of `all`.
+    pub(crate) softirq: f64,
     /// How many it is the mean of.
     pub(crate) count: u64,
 }
@@ -204,7 +206,7 @@ impl<'a> Bench<'a> {
         if ramp.ended != Ended::Met {
             return Err(MeasureError::Ended("connect", ramp.ended));
         }
-        let connect = cost(&before, &self.cpu()?, ramp.ready);
+        let connect = self.cpu()?.cost_since(&before, ramp.ready);
         self.take_latencies();
 
         self.rest("settle", SETTLE)?;
@@ -249,11 +251,9 @@ impl<'a> Bench<'a> {
             self.broadcast(phones)?;
             self.rest("fan-out", PAUSE)?;
         }
-        let delivery = cost(
-            &before,
-            &self.cpu()?,
-            phones * u64::from(self.args.broadcasts),
-        );
+        let delivery = self
+            .cpu()?
+            .cost_since(&before, phones * u64::from(self.args.broadcasts));
         self.take_latencies();
         Ok((delivery, Broadcast::all(self.fleet.ledger()).split_off(1)))
     }
@@ -290,7 +290,7 @@ impl<'a> Bench<'a> {
                 totals.received() - received_before >= count && publisher.is_idle()
             });
         met(phase, ended)?;
-        let cost = cost(&before, &self.cpu()?, count);
+        let cost = self.cpu()?.cost_since(&before, count);
         self.take_latencies();
         Ok(cost)
     }
@@ -308,8 +308,12 @@ impl<'a> Bench<'a> {
         self.fleet.clear_latencies();
     }
 
-    fn cpu(&self) -> Result<CpuTime, MeasureError> {
-        CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)
+    fn cpu(&self) -> Result<Clocks, MeasureError> {
+        let process = CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)?;
+        Ok(Clocks {
+            process,
+            softirq: machine::softirq_nanos().map_err(MeasureError::Proc)?,
+        })
     }
 
     fn pss(&self) -> Result<u64, MeasureError> {
@@ -325,12 +329,22 @@ fn met(phase: &'static str, ended: Ended) -> Result<(), MeasureError> {
     }
 }
 
-fn cost(before: &CpuTime, after: &CpuTime, count: u64) -> Cost {
-    let (all, user) = after.micros_since(before);
-    let count = count.max(1);
-    Cost {
-        all: all / count as f64,
-        user: user / count as f64,
-        count,
+/// CPU at one moment.
+struct Clocks {
+    process: CpuTime,
+    softirq: u64,
+}
+
+impl Clocks {
+    fn cost_since(&self, earlier: &Self, count: u64) -> Cost {
+        let (all, user) = self.process.micros_since(&earlier.process);
+        let softirq = self.softirq.saturating_sub(earlier.softirq) as f64 / 1e3;
+        let each = |micros: f64| micros / count.max(1) as f64;
+        Cost {
+            all: each(all),
+            user: each(user),
+            softirq: each(softirq),
+            count,
+        }
     }
 }

@@ -113,6 +113,7 @@ fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
             row.what, row.measured, row.bar
         )?;
     }
+    softirq(figures, out)?;
     writeln!(
         out,
         "\n{:<22} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -143,4 +144,27 @@ fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// Says so if the kernel's network threads did a part of the sends that the server's account misses.
+fn softirq(figures: &Figures, out: &mut String) -> std::fmt::Result {
+    let costs = [
+        ("connect", figures.connect),
+        ("delivery", figures.delivery),
+        ("QoS 0 message", figures.unicast0),
+        ("QoS 1 message", figures.unicast1),
+    ];
+    let seen: Vec<String> = costs
+        .iter()
+        .filter(|(_, cost)| cost.softirq > 0.05 * cost.all)
+        .map(|(what, cost)| format!("{:.1} us a {what}", cost.softirq))
+        .collect();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nThe cores were contended: ksoftirqd did a part of the sends on top of that ({}).",
+        seen.join(", ")
+    )
 }
