@@ -67,7 +67,7 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Config(_) => CONFIG,
+            Self::Config(_) | Self::Start(StartError::OpenFiles { .. }) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) => INPUT_OUTPUT,
             Self::Start(StartError::Listen(_, error))
@@ -76,7 +76,6 @@ impl Failure {
                 NO_PERMISSION
             }
             Self::Start(StartError::Listen(..)) => UNAVAILABLE,
-            Self::Start(StartError::OpenFiles { .. }) => CONFIG,
             Self::Start(StartError::Pin { .. } | StartError::System(..))
             | Self::Reactor(_)
             | Self::Signals(_) => SYSTEM,

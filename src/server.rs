@@ -16,6 +16,7 @@ use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
 use crate::sys;
+use crate::sys::capacity::{open_files_for, seats_each};
 use crate::sys::listen::Claim;
 use crate::topic::TopicHasher;
 
@@ -92,8 +93,8 @@ impl Server {
     /// Bind the addresses and start the reactors; when it returns, all of them accept.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
-        let each = seats_each(config.max_connections, reactors);
-        enough_files(reactors, each)?;
+        let each = seats_each(u64::from(config.max_connections), reactors) as u32;
+        enough_files(config.max_connections, reactors)?;
         let cores = if config.pin {
             sys::affinity::cores()
                 .map_err(|error| StartError::System("the cores are unknown", error))?
@@ -234,21 +235,11 @@ fn setup_failed(reactor: usize, error: SetupError) -> StartError {
     }
 }
 
-/// Seats of one reactor: its share and what the hash may put on it beyond.
-fn seats_each(max_connections: u32, reactors: usize) -> u32 {
-    if reactors == 1 {
-        return max_connections;
-    }
-    let share = f64::from(max_connections) / reactors as f64;
-    let seats = share + limits::UNEVEN_HOMES_SIGMA * share.sqrt() + 1.0;
-    (seats.ceil() as u32).min(max_connections)
-}
-
 /// Raise the limit of open files as far as it goes and see that it is enough.
-fn enough_files(reactors: usize, each: u32) -> Result<(), StartError> {
+fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
     let limit = sys::rlimit::raise_open_files()
         .map_err(|error| StartError::System("the limit of open files is unknown", error))?;
-    let needed = u64::from(each) + limits::reserved_files(reactors);
+    let needed = open_files_for(u64::from(connections), reactors);
     if limit < needed {
         return Err(StartError::OpenFiles { limit, needed });
     }

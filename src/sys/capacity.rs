@@ -244,10 +244,24 @@ fn by_files(open_files: u64, reactors: usize) -> u64 {
     if reactors == 1 {
         return usable;
     }
-    // The mean m for which m + sigma * sqrt(m) still fits.
+    // The mean m for which m + sigma * sqrt(m) still fits; rounding may have to give one back.
     let sigma = limits::UNEVEN_HOMES_SIGMA;
     let root = ((sigma * sigma + 4.0 * usable as f64).sqrt() - sigma) / 2.0;
-    (root * root) as u64 * reactors as u64
+    let mut mean = (root * root) as u64;
+    while mean > 0 && seats_each(mean * reactors as u64, reactors) > usable {
+        mean -= 1;
+    }
+    mean * reactors as u64
+}
+
+/// Connections that each of `reactors` must have a place for, so that together they hold `connections` however the hash spreads them.
+pub fn seats_each(connections: u64, reactors: usize) -> u64 {
+    if reactors == 1 {
+        return connections;
+    }
+    let mean = connections.div_ceil(reactors as u64);
+    let uneven = limits::UNEVEN_HOMES_SIGMA * (mean as f64).sqrt();
+    connections.min(mean + uneven.ceil() as u64)
 }
 
 /// The least number of reactors whose tables hold `connections`, if there is one.
@@ -258,13 +272,7 @@ pub fn reactors_for(machine: &Machine, connections: u64) -> Option<usize> {
 
 /// The limit of open files with which `reactors` tables hold `connections`.
 pub fn open_files_for(connections: u64, reactors: usize) -> u64 {
-    let mean = connections.div_ceil(reactors as u64);
-    let uneven = if reactors == 1 {
-        0.0
-    } else {
-        limits::UNEVEN_HOMES_SIGMA * (mean as f64).sqrt()
-    };
-    mean + uneven.ceil() as u64 + limits::reserved_files(reactors) + 1
+    seats_each(connections, reactors) + limits::reserved_files(reactors)
 }
 
 #[cfg(test)]
