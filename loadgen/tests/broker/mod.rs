@@ -46,6 +46,7 @@ struct Connection {
     fault: Fault,
     forwarded: Arc<AtomicU64>,
     faults: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
     own: Arc<Mutex<Receiver>>,
 }
 
