@@ -148,6 +148,15 @@ fn first_number(path: &std::path::Path) -> u64 {
         .unwrap_or(0)
 }
 
+/// Processes that ran or wanted to, on average over the last minute.
+pub fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0.0)
+}
+
 /// One line: cores, memory, kernel.
 pub fn describe() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

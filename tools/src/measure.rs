@@ -65,6 +65,8 @@ pub(crate) struct Figures {
     pub(crate) broker: String,
     pub(crate) machine: String,
     pub(crate) date: String,
+    /// Load average before the broker was started: what else the machine had to do.
+    pub(crate) load_before: f64,
     pub(crate) connections: u64,
     /// Bytes of user space (Pss) a connection.
     pub(crate) user_bytes: f64,
@@ -137,15 +139,17 @@ struct Bench<'a> {
     broker: Broker,
     watch: Watch,
     latency: Vec<Latency>,
+    load_before: f64,
 }
 
 /// Measures.
 pub(crate) fn run(args: &Measure, interrupted: Arc<AtomicBool>) -> Result<Figures, MeasureError> {
     let machine = Machine::read().map_err(MeasureError::Proc)?;
+    let load_before = machine::load();
     let broker = Broker::start(args).map_err(MeasureError::Broker)?;
     let mut bench = Bench::set_up(args, &machine, broker, interrupted)?;
-    let figures = bench.measure()?;
-    Ok(figures)
+    bench.load_before = load_before;
+    bench.measure()
 }
 
 impl<'a> Bench<'a> {
@@ -195,6 +199,7 @@ impl<'a> Bench<'a> {
             publisher,
             watch,
             latency: Vec::new(),
+            load_before: 0.0,
         })
     }
 
@@ -226,6 +231,7 @@ impl<'a> Bench<'a> {
             broker: self.broker.name.clone(),
             machine: machine::describe(),
             date: machine::today(),
+            load_before: self.load_before,
             connections: ramp.ready,
             user_bytes,
             start_bytes,

@@ -6,6 +6,9 @@ use loadgen::units::{grouped, micros};
 
 use crate::measure::{Cost, Figures};
 
+/// A load average that a machine with nothing to do may still show.
+const QUIET: f64 = 0.5;
+
 /// What is allowed: `None` where the broker is only described.
 struct Row {
     what: String,
@@ -111,6 +114,13 @@ fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
             out,
             "| {:<68} | {:>14} | {:>9} |{mark}",
             row.what, row.measured, row.bar
+        )?;
+    }
+    if figures.load_before > QUIET {
+        writeln!(
+            out,
+            "\nThe machine wasn't quiet: load average {:.1} before the start. Other work makes caches cold and these figures worse.",
+            figures.load_before
         )?;
     }
     softirq(figures, out)?;
