@@ -153,12 +153,7 @@ impl Shard {
     }
 
     /// The queue of an absent client has no publisher that could wait for it: the operator's policy decides.
-    fn enqueue_offline(
-        &mut self,
-        idx: SessionIdx,
-        delivery: Delivery,
-        port: &mut impl Port,
-    ) {
+    fn enqueue_offline(&mut self, idx: SessionIdx, delivery: Delivery, port: &mut impl Port) {
         let limits = self.queue_limits();
         if self.mqtt().queue_full == QueueFull::Refuse
             && !self.sessions[idx]

@@ -201,7 +201,26 @@ pub struct Shard {
     frames: frames::Frames,
     sys: system::System,
     random: u64,
+    slices: Slices,
     scratch: Scratch,
+}
+
+/// How much of what takes many turns is done in one.
+#[derive(Clone, Copy, Debug)]
+pub struct Slices {
+    /// Deliveries of a fan-out.
+    pub fanout: usize,
+    /// Retained messages in a part of an answer.
+    pub retained: usize,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Self {
+            fanout: limits::FANOUT_SLICE,
+            retained: limits::RETAINED_PART,
+        }
+    }
 }
 
 /// Buffers that would otherwise be allocated for each packet. Each is taken, used and put back by one function.
@@ -248,9 +267,17 @@ impl Shard {
             frames: frames::Frames::default(),
             sys: system::System::new(now),
             random: seed,
+            slices: Slices::default(),
             scratch: Scratch::default(),
             shared,
         }
+    }
+
+    /// The same with other slices: small ones let a simulation see what happens between two of them.
+    #[must_use]
+    pub fn with_slices(mut self, slices: Slices) -> Self {
+        self.slices = slices;
+        self
     }
 
     fn counters(&self) -> &Counters {
@@ -484,7 +511,9 @@ impl Shard {
                 from,
                 query,
             } => {
-                let (messages, resume) = self.retained.part(&path, after.as_deref(), now);
+                let (messages, resume) =
+                    self.retained
+                        .part(&path, after.as_deref(), self.slices.retained, now);
                 port.post(
                     from,
                     Mail::RetainedPart {

@@ -20,7 +20,7 @@ use super::port::Port;
 use super::subscribe::Wanted;
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionId, SessionIdx};
-use crate::limits::{RETAINED_LOOK, RETAINED_PART, RETAINED_SWEEP};
+use crate::limits::{RETAINED_LOOK, RETAINED_SWEEP};
 use crate::session::Flags;
 use crate::session::message::Message;
 use crate::topic::filter::has_wildcard;
@@ -75,8 +75,9 @@ impl Store {
             .map(|held| &held.0)
     }
 
-    /// The messages that match a filter, in the order of their topics, from `after` on: as many as one part takes.
-    pub(super) fn part(&self, path: &str, after: Option<&str>, now: Millis) -> Part {
+    /// The messages that match a filter, in the order of their topics, from `after` on: `most` of them, or what was found
+    /// among as many as one turn may look at.
+    pub(super) fn part(&self, path: &str, after: Option<&str>, most: usize, now: Millis) -> Part {
         if !has_wildcard(path) {
             let found = self
                 .messages
@@ -106,7 +107,7 @@ impl Store {
             if matches(path, message.topic()) && !message.is_expired(now) {
                 found.push(Arc::clone(message));
             }
-            if looked + 1 >= RETAINED_LOOK || found.len() >= RETAINED_PART {
+            if looked + 1 >= RETAINED_LOOK || found.len() >= most {
                 return (found, Some(message.topic().into()));
             }
         }
@@ -284,9 +285,12 @@ impl Shard {
                 port.post(query.ask, mail);
                 return;
             }
-            let (messages, resume) =
-                self.retained
-                    .part(&query.wanted.path, query.after.as_deref(), now);
+            let (messages, resume) = self.retained.part(
+                &query.wanted.path,
+                query.after.as_deref(),
+                self.slices.retained,
+                now,
+            );
             let goes_on = resume.is_some();
             self.send_part(idx, &messages, resume, now, port);
             if goes_on {

@@ -107,9 +107,7 @@ pub struct Flow {
 impl Flow {
     /// Nothing is in flight, waiting or owed: the box can go.
     pub fn is_idle(&self) -> bool {
-        self.inflight.is_empty()
-            && self.queue.is_empty()
-            && self.receipts.is_empty()
+        self.inflight.is_empty() && self.queue.is_empty() && self.receipts.is_empty()
     }
 
     /// Messages in flight on this connection.
@@ -356,5 +354,197 @@ impl Flow {
             );
         }
         self.receipts.check_invariants();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::TopicHash;
+    use crate::wire::Forward;
+
+    const LIMITS: QueueLimits = QueueLimits {
+        messages: 2,
+        bytes: 1 << 20,
+    };
+
+    fn delivery(qos: Qos, payload: &[u8]) -> Delivery {
+        let message = Message::new("t", TopicHash(0), &Forward::default(), payload);
+        Delivery {
+            message: Arc::new(message),
+            qos,
+            retain: false,
+            ids: Box::default(),
+            group: None,
+        }
+    }
+
+    fn once(name: u8) -> Delivery {
+        delivery(Qos::AtLeastOnce, &[name])
+    }
+
+    fn name(delivery: &Delivery) -> u8 {
+        delivery.message.payload()[0]
+    }
+
+    fn id(id: u16) -> PacketId {
+        PacketId::new(id).unwrap()
+    }
+
+    #[test]
+    fn the_window_closes_and_each_acknowledgement_opens_a_place() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        assert!(flow.is_open(2));
+        assert_eq!(flow.launch(once(b'a'), &mut next), id(1));
+        let second = delivery(Qos::ExactlyOnce, b"b");
+        assert_eq!(flow.launch(second, &mut next), id(2));
+        assert!(!flow.is_open(2) && !flow.may_launch(2));
+        assert_eq!(flow.puback(id(2)), Acked::WrongKind);
+        assert_eq!(flow.pubcomp(id(2)), Acked::WrongKind, "not released yet");
+        assert_eq!(flow.pubrec(id(2), ReasonCode::SUCCESS), Acked::Release);
+        assert!(!flow.is_open(2), "a released message has its place still");
+        assert_eq!(flow.pubcomp(id(2)), Acked::Done);
+        assert_eq!(flow.puback(id(1)), Acked::Done);
+        assert_eq!(flow.puback(id(1)), Acked::Unknown);
+        assert!(flow.is_idle());
+    }
+
+    #[test]
+    fn a_pubrec_with_an_error_ends_the_exchange() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(delivery(Qos::ExactlyOnce, b"a"), &mut next);
+        let refused = ReasonCode::QUOTA_EXCEEDED;
+        assert_eq!(flow.pubrec(id(1), refused), Acked::Done);
+        assert!(flow.is_idle());
+    }
+
+    #[test]
+    fn identifiers_come_around_past_those_in_flight() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(once(b'a'), &mut next);
+        next = u16::MAX;
+        assert_eq!(
+            flow.launch(once(b'b'), &mut next),
+            id(2),
+            "0 is none, 1 is taken"
+        );
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn redelivery_keeps_order_and_window() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        for name in *b"abc" {
+            flow.launch(once(name), &mut next);
+        }
+        flow.enqueue(once(b'd'), LIMITS);
+        flow.reconnected();
+        let again = |flow: &mut Flow| {
+            let flying = flow.resend(2)?;
+            Some((flying.id.get(), name(&flying.delivery.unwrap())))
+        };
+        assert_eq!(again(&mut flow), Some((1, b'a')));
+        assert_eq!(again(&mut flow), Some((2, b'b')));
+        assert_eq!(again(&mut flow), None, "the new window is smaller");
+        assert!(!flow.may_launch(100), "what is older goes first");
+        // The client had acknowledged the third on the last connection.
+        assert_eq!(flow.puback(id(3)), Acked::Done);
+        assert_eq!(flow.puback(id(1)), Acked::Done);
+        assert_eq!(again(&mut flow), None);
+        assert!(flow.may_launch(2));
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn what_is_over_the_limits_is_held_until_there_is_room() {
+        let mut flow = Flow::default();
+        let third = once(b'c');
+        assert_eq!(flow.enqueue(once(b'a'), LIMITS), Queued::Kept);
+        assert_eq!(flow.enqueue(once(b'b'), LIMITS), Queued::Kept);
+        assert!(!flow.has_room_for(&third, LIMITS));
+        assert_eq!(flow.enqueue(third.clone(), LIMITS), Queued::Held);
+        assert_eq!(
+            third.message.settle(),
+            None,
+            "the queue counts as one who waits"
+        );
+        assert!(flow.admit(LIMITS).is_none());
+        let (first, was_held) = flow.dequeue().unwrap();
+        assert_eq!((name(&first), was_held), (b'a', false));
+        let admitted = flow.admit(LIMITS).expect("there is room now");
+        assert!(admitted.settle().is_some(), "the last to take it");
+        assert_eq!((flow.held(), flow.queued()), (0, 2));
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn one_message_is_kept_however_large() {
+        let mut flow = Flow::default();
+        let tight = QueueLimits {
+            messages: 2,
+            bytes: 10,
+        };
+        assert_eq!(flow.enqueue(once(b'a'), tight), Queued::Kept);
+        assert_eq!(flow.enqueue(once(b'b'), tight), Queued::Held);
+        assert_eq!(flow.enqueue(once(b'c'), tight), Queued::Held);
+        let (_, was_held) = flow.dequeue().unwrap();
+        assert!(!was_held && flow.admit(tight).is_some() && flow.admit(tight).is_none());
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn held_messages_are_taken_off_in_order() {
+        let mut flow = Flow::default();
+        for name in *b"abcd" {
+            flow.enqueue(once(name), LIMITS);
+        }
+        let held: Vec<_> = flow.take_held().iter().map(name).collect();
+        assert_eq!((held, flow.held(), flow.queued()), (b"cd".to_vec(), 0, 2));
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn a_client_that_acknowledges_nothing_has_stalled() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(once(b'a'), &mut next);
+        flow.launch(once(b'b'), &mut next);
+        for name in *b"cde" {
+            flow.enqueue(once(name), LIMITS);
+        }
+        flow.puback(id(1));
+        assert!(!flow.has_stalled());
+        assert!(flow.has_stalled(), "nothing since");
+        flow.take_held();
+        assert!(!flow.has_stalled(), "nobody waits");
+    }
+
+    #[test]
+    fn what_a_group_member_leaves_is_for_another_unless_it_was_sent_at_qos_2() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        let key = Arc::new(GroupKey {
+            group: "g".into(),
+            path: "t".into(),
+        });
+        let shared = |qos, name| Delivery {
+            group: Some(Arc::clone(&key)),
+            ..delivery(qos, name)
+        };
+        flow.launch(shared(Qos::AtLeastOnce, b"a"), &mut next);
+        flow.launch(shared(Qos::ExactlyOnce, b"b"), &mut next);
+        for payload in [b"c", b"d", b"e"] {
+            flow.enqueue(shared(Qos::ExactlyOnce, payload), LIMITS);
+        }
+        let left: Vec<_> = flow
+            .into_undelivered()
+            .map(|(left, was_held)| (name(&left), left.group.is_some(), was_held))
+            .collect();
+        let expected = [
+            (b'a', true, false),
+            (b'b', false, false),
+            (b'c', true, false),
+            (b'd', true, false),
+            (b'e', true, true),
+        ];
+        assert_eq!(left, expected);
     }
 }

@@ -25,7 +25,11 @@ impl World {
             self.settle_down();
             if round == ROUNDS / 2 && self.profile == Profile::Tight {
                 // Where a full queue refuses, an MQTT 3 client that fills its own is cut off each time it tries: it gives up.
-                for client in self.clients.iter_mut().filter(|client| client.version != Version::V5) {
+                for client in self
+                    .clients
+                    .iter_mut()
+                    .filter(|client| client.version != Version::V5)
+                {
                     client.out.clear();
                 }
             }
@@ -65,7 +69,10 @@ impl World {
     fn is_quiet(&mut self) -> bool {
         let quiet = self.network.letters == 0
             && self.shards.iter().all(|shard| !shard.has_work())
-            && self.clients.iter().all(|client| client.replies.is_empty() || !client.online);
+            && self
+                .clients
+                .iter()
+                .all(|client| client.replies.is_empty() || !client.online);
         quiet && !self.server_reads() && !self.client_reads() && !self.notice_losses()
     }
 
@@ -74,38 +81,74 @@ impl World {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(client.online, "client {at} is not connected at the end");
             let unacked: Vec<_> = client.out.iter().map(|out| (out.id, out.qos)).collect();
-            assert!(unacked.is_empty(), "client {at}: {unacked:?} were never acknowledged");
-            assert!(client.taken.is_empty(), "client {at}: {:?} were never released", client.taken);
+            assert!(
+                unacked.is_empty(),
+                "client {at}: {unacked:?} were never acknowledged"
+            );
+            assert!(
+                client.taken.is_empty(),
+                "client {at}: {:?} were never released",
+                client.taken
+            );
             let session = &self.model.sessions[at];
-            let flying: Vec<_> = session.flights.iter().map(|flight| (flight.id, flight.number)).collect();
-            assert!(flying.is_empty(), "client {at}: identifiers and messages {flying:?} are still in flight");
+            let flying: Vec<_> = session
+                .flights
+                .iter()
+                .map(|flight| (flight.id, flight.number))
+                .collect();
+            assert!(
+                flying.is_empty(),
+                "client {at}: identifiers and messages {flying:?} are still in flight"
+            );
         }
         let mut missing = 0;
         for (number, message) in self.model.messages.iter().enumerate() {
-            let (Some(taken), Some(acked)) = (message.taken, message.acked) else { continue };
+            let (Some(taken), Some(acked)) = (message.taken, message.acked) else {
+                continue;
+            };
             if message.qos == Qos::AtMostOnce || message.expires {
                 continue;
             }
             for at in self.wanting(taken, acked, message.publisher, &message.topic) {
                 if !self.model.sessions[at].got.contains(&(number as u32)) {
-                    assert!(self.model.lossy, "message {number} on {} (taken {taken}, acknowledged {acked}) never came to client {at}", message.topic);
+                    assert!(
+                        self.model.lossy,
+                        "message {number} on {} (taken {taken}, acknowledged {acked}) never came to client {at}",
+                        message.topic
+                    );
                     missing += 1;
                 }
             }
             self.check_shared(number, taken);
         }
         let totals = self.shared.counters.totals();
-        assert!(missing <= totals.dropped_queue, "{missing} are missing, {} were counted as dropped", totals.dropped_queue);
+        assert!(
+            missing <= totals.dropped_queue,
+            "{missing} are missing, {} were counted as dropped",
+            totals.dropped_queue
+        );
         if self.profile == Profile::Roomy {
-            assert_eq!(totals.dropped_queue + totals.dropped_mailbox + totals.dropped_too_large, 0, "dropped without need");
+            assert_eq!(
+                totals.dropped_queue + totals.dropped_mailbox + totals.dropped_too_large,
+                0,
+                "dropped without need"
+            );
         }
     }
 
     /// Clients whose session was subscribed from before a message was taken until after it was acknowledged.
-    fn wanting(&self, taken: Step, acked: Step, publisher: Option<usize>, topic: &str) -> Vec<usize> {
+    fn wanting(
+        &self,
+        taken: Step,
+        acked: Step,
+        publisher: Option<usize>,
+        topic: &str,
+    ) -> Vec<usize> {
         let wants = |at: &usize| {
             let session = &self.model.sessions[*at];
-            let inbox = topic.strip_prefix("$inbox/").and_then(|rest| rest.strip_suffix("/x"));
+            let inbox = topic
+                .strip_prefix("$inbox/")
+                .and_then(|rest| rest.strip_suffix("/x"));
             if inbox == Some(&self.clients[*at].name) {
                 return session.since < taken;
             }
@@ -130,10 +173,15 @@ impl World {
         let mut lasting = std::collections::BTreeSet::new();
         let mut any = std::collections::BTreeSet::new();
         for session in &self.model.sessions {
-            for sub in session.subs.iter().filter(|sub| matches(&sub.path, &message.topic)) {
+            for sub in session
+                .subs
+                .iter()
+                .filter(|sub| matches(&sub.path, &message.topic))
+            {
                 let Some(group) = &sub.group else { continue };
                 any.insert((group, &sub.path));
-                let stays = sub.granted.is_some_and(|granted| granted < taken) && sub.until.is_none();
+                let stays =
+                    sub.granted.is_some_and(|granted| granted < taken) && sub.until.is_none();
                 if stays && sub.options.qos > Qos::AtMostOnce {
                     lasting.insert((group, &sub.path));
                 }
@@ -144,10 +192,20 @@ impl World {
         }
         let _ = any;
         if !self.model.lossy && message.shared == 0 && !lasting.is_empty() {
-            let mixed = self.model.sessions.iter().flat_map(|session| &session.subs).any(|sub| {
-                sub.group.is_some() && sub.options.qos == Qos::AtMostOnce && matches(&sub.path, &message.topic)
-            });
-            assert!(mixed, "message {number}: {lasting:?} had a member, and none got it");
+            let mixed = self
+                .model
+                .sessions
+                .iter()
+                .flat_map(|session| &session.subs)
+                .any(|sub| {
+                    sub.group.is_some()
+                        && sub.options.qos == Qos::AtMostOnce
+                        && matches(&sub.path, &message.topic)
+                });
+            assert!(
+                mixed,
+                "message {number}: {lasting:?} had a member, and none got it"
+            );
         }
     }
 
@@ -168,7 +226,12 @@ impl World {
         }
         let totals = self.shared.counters.totals();
         assert_eq!(
-            (totals.sessions, totals.sessions_online, totals.subscriptions, totals.queued),
+            (
+                totals.sessions,
+                totals.sessions_online,
+                totals.subscriptions,
+                totals.queued
+            ),
             (0, 0, 0, 0),
             "sessions, online, subscriptions, queued"
         );

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use stillwire::wire::{
-    Ack, Connect, Disconnect, Filters, Packet, PacketId, Publish, PublishProperties, Qos, ReasonCode, Subscribe,
-    SubscribeOptions, TopicFilters, Unsubscribe, Version, Will,
+    Ack, Connect, Disconnect, Filters, Packet, PacketId, Publish, PublishProperties, Qos,
+    ReasonCode, Subscribe, SubscribeOptions, TopicFilters, Unsubscribe, Version, Will,
 };
 
 /// A message that the client publishes and that is not acknowledged in full.
@@ -54,10 +54,18 @@ pub(crate) struct Dial<'a> {
 
 /// What a client makes of a packet.
 pub(crate) enum Heard {
-    Connected { present: bool },
+    Connected {
+        present: bool,
+    },
     Refused,
-    Message { topic: String, payload: Vec<u8>, qos: Qos, retain: bool, dup: bool, again: bool },
-    Acked { id: u16, qos: Qos },
+    Message {
+        topic: String,
+        payload: Vec<u8>,
+        qos: Qos,
+        retain: bool,
+        dup: bool,
+        again: bool,
+    },
     Other,
 }
 
@@ -128,7 +136,11 @@ impl Client {
         self.encode(&Packet::Disconnect(Disconnect::new(reason)))
     }
 
-    pub(crate) fn subscribe(&mut self, filters: &[(&str, SubscribeOptions)], id: Option<u32>) -> Vec<u8> {
+    pub(crate) fn subscribe(
+        &mut self,
+        filters: &[(&str, SubscribeOptions)],
+        id: Option<u32>,
+    ) -> Vec<u8> {
         let packet_id = PacketId::new(self.fresh_id()).unwrap();
         self.encode(&Packet::Subscribe(Subscribe {
             packet_id,
@@ -147,7 +159,14 @@ impl Client {
         }))
     }
 
-    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], qos: Qos, retain: bool, expiry: Option<u32>) -> Vec<u8> {
+    pub(crate) fn publish(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        qos: Qos,
+        retain: bool,
+        expiry: Option<u32>,
+    ) -> Vec<u8> {
         let id = (qos != Qos::AtMostOnce).then(|| self.fresh_id());
         if let Some(id) = id {
             self.out.push_back(Outgoing {
@@ -211,27 +230,33 @@ impl Client {
             Packet::Publish(publish) => self.hear_publish(publish),
             Packet::Puback(ack) => {
                 self.out.retain(|out| out.id != ack.packet_id.get());
-                Heard::Acked { id: ack.packet_id.get(), qos: Qos::AtLeastOnce }
+                Heard::Other
             }
             Packet::Pubrec(ack) => {
                 let id = ack.packet_id.get();
                 if ack.reason.is_error() {
                     self.out.retain(|out| out.id != id);
-                    return Heard::Acked { id, qos: Qos::ExactlyOnce };
+                    return Heard::Other;
                 }
                 if let Some(out) = self.out.iter_mut().find(|out| out.id == id) {
                     out.released = true;
                 }
-                self.reply(&Packet::Pubrel(Ack::new(ack.packet_id, ReasonCode::SUCCESS)));
+                self.reply(&Packet::Pubrel(Ack::new(
+                    ack.packet_id,
+                    ReasonCode::SUCCESS,
+                )));
                 Heard::Other
             }
             Packet::Pubcomp(ack) => {
                 self.out.retain(|out| out.id != ack.packet_id.get());
-                Heard::Acked { id: ack.packet_id.get(), qos: Qos::ExactlyOnce }
+                Heard::Other
             }
             Packet::Pubrel(ack) => {
                 self.taken.remove(&ack.packet_id.get());
-                self.reply(&Packet::Pubcomp(Ack::new(ack.packet_id, ReasonCode::SUCCESS)));
+                self.reply(&Packet::Pubcomp(Ack::new(
+                    ack.packet_id,
+                    ReasonCode::SUCCESS,
+                )));
                 Heard::Other
             }
             _ => Heard::Other,

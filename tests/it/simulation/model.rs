@@ -78,7 +78,6 @@ pub(crate) struct Session {
 /// A connection as the server sees it.
 pub(crate) struct Link {
     pub(crate) client: usize,
-    pub(crate) version: Version,
     pub(crate) window: usize,
     pub(crate) will: Option<(u32, u32)>,
     pub(crate) aliases: HashMap<u16, String>,
@@ -121,7 +120,14 @@ impl Model {
         }
     }
 
-    pub(crate) fn message(&mut self, publisher: Option<usize>, topic: &str, qos: Qos, retain: bool, expires: bool) -> u32 {
+    pub(crate) fn message(
+        &mut self,
+        publisher: Option<usize>,
+        topic: &str,
+        qos: Qos,
+        retain: bool,
+        expires: bool,
+    ) -> u32 {
         self.messages.push(Message {
             publisher,
             topic: topic.to_owned(),
@@ -140,17 +146,29 @@ impl Model {
     fn session_ended(&mut self, client: usize) {
         let session = std::mem::take(&mut self.sessions[client]);
         for number in session.sent {
-            self.follow(number, format_args!("was sent to client {client}, whose session ends"));
+            self.follow(
+                number,
+                format_args!("was sent to client {client}, whose session ends"),
+            );
             self.messages[number as usize].regrouped = true;
         }
     }
 
     /// A shard takes a CONNECT. What Session Present has to be, if that is certain.
-    pub(crate) fn connect(&mut self, client: usize, conn: usize, connect: &Connect<'_>, now: Millis) -> Option<bool> {
+    pub(crate) fn connect(
+        &mut self,
+        client: usize,
+        conn: usize,
+        connect: &Connect<'_>,
+        now: Millis,
+    ) -> Option<bool> {
         let session = &mut self.sessions[client];
         let mut present = Some(false);
         if session.exists && !connect.clean_start {
-            let (left, limit) = (now.since(session.offline_since), u64::from(session.expiry) * 1000);
+            let (left, limit) = (
+                now.since(session.offline_since),
+                u64::from(session.expiry) * 1000,
+            );
             present = match session.conn {
                 Some(_) => Some(session.expiry > 0),
                 None if left + 10 < limit => Some(true),
@@ -174,9 +192,11 @@ impl Model {
             conn,
             Link {
                 client,
-                version: connect.version,
                 window: usize::from(connect.receive_maximum),
-                will: connect.will.as_ref().map(|will| (number(will.payload), will.delay)),
+                will: connect
+                    .will
+                    .as_ref()
+                    .map(|will| (number(will.payload), will.delay)),
                 aliases: HashMap::new(),
                 owed: Default::default(),
                 subscribing: HashMap::new(),
@@ -191,13 +211,16 @@ impl Model {
         if !present {
             self.session_ended(client);
             let session = &mut self.sessions[client];
-            (session.conn, session.expiry, session.exists, session.since) = (conn, expiry, true, self.step);
+            (session.conn, session.expiry, session.exists, session.since) =
+                (conn, expiry, true, self.step);
         }
     }
 
     /// The server let go of a connection.
     pub(crate) fn closed(&mut self, conn: usize, with_will: bool, now: Millis) {
-        let Some(link) = self.links.remove(&conn) else { return };
+        let Some(link) = self.links.remove(&conn) else {
+            return;
+        };
         if let Some((will, delay)) = link.will {
             let message = &mut self.messages[will as usize];
             if with_will {
@@ -242,7 +265,8 @@ impl Model {
                 if old.until.is_none() && old.path == path && old.group == group {
                     old.until = Some(self.step);
                     // It goes on without a gap, if nothing about what it promises has changed.
-                    let same = old.options.no_local == options.no_local && old.options.qos.min(options.qos) > Qos::AtMostOnce;
+                    let same = old.options.no_local == options.no_local
+                        && old.options.qos.min(options.qos) > Qos::AtMostOnce;
                     granted = old.granted.filter(|_| same);
                 }
             }
@@ -267,7 +291,10 @@ impl Model {
             assert!(*code <= 2, "{path} was refused with {code:#x}");
             let subs = &mut self.sessions[link.client].subs;
             // It may be gone already: UNSUBSCRIBE need not wait for the SUBACK.
-            if let Some(sub) = subs.iter_mut().rev().find(|sub| sub.path == path && sub.group == group)
+            if let Some(sub) = subs
+                .iter_mut()
+                .rev()
+                .find(|sub| sub.path == path && sub.group == group)
                 && sub.granted.is_none()
             {
                 sub.granted = Some(self.step);
@@ -295,7 +322,13 @@ impl Model {
     pub(crate) fn publish(&mut self, conn: usize, publish: &Publish<'_>) {
         let number = number(publish.payload);
         let client = self.links[&conn].client;
-        self.follow(number, format_args!("published by client {client} on {} with {:?}, id {:?}, dup {}", publish.topic, publish.qos, publish.packet_id, publish.dup));
+        self.follow(
+            number,
+            format_args!(
+                "published by client {client} on {} with {:?}, id {:?}, dup {}",
+                publish.topic, publish.qos, publish.packet_id, publish.dup
+            ),
+        );
         let link = self.links.get_mut(&conn).expect("held");
         let message = &mut self.messages[number as usize];
         if message.taken.is_none() {
@@ -305,7 +338,9 @@ impl Model {
         }
         if let Some(id) = publish.packet_id {
             link.owed[publish.qos as usize].push_back(id.get());
-            self.sessions[link.client].publishing.insert(id.get(), number);
+            self.sessions[link.client]
+                .publishing
+                .insert(id.get(), number);
         }
     }
 
@@ -314,7 +349,11 @@ impl Model {
         let step = self.step;
         let link = self.links.get_mut(&conn).expect("held");
         let first = link.owed[qos as usize].pop_front();
-        assert_eq!(first, Some(id), "{qos:?}: acknowledgements leave in the order of the messages");
+        assert_eq!(
+            first,
+            Some(id),
+            "{qos:?}: acknowledgements leave in the order of the messages"
+        );
         let number = self.sessions[link.client].publishing[&id];
         self.follow(number, format_args!("acknowledged with {}", reason.name()));
         if !reason.is_error() {
@@ -327,37 +366,84 @@ impl Model {
         let link = &self.links[&conn];
         let (client, window) = (link.client, link.window);
         let number = number(delivered.payload);
-        self.follow(number, format_args!("sent to client {client} with {:?}, id {:?}, dup {}, retain {}", delivered.qos, delivered.id, delivered.dup, delivered.retain));
+        self.follow(
+            number,
+            format_args!(
+                "sent to client {client} with {:?}, id {:?}, dup {}, retain {}",
+                delivered.qos, delivered.id, delivered.dup, delivered.retain
+            ),
+        );
         let message = &mut self.messages[number as usize];
         let session = &mut self.sessions[client];
         let what = format!(
             "message {number} on {} to client {client} ({:?}, sent {:?}, again {}, dup {}, retain {})",
-            delivered.topic, message.qos, delivered.qos, message.again, delivered.dup, delivered.retain
+            delivered.topic,
+            message.qos,
+            delivered.qos,
+            message.again,
+            delivered.dup,
+            delivered.retain
         );
         assert_eq!(message.topic, delivered.topic, "{what}");
-        let taken = message.taken.unwrap_or_else(|| panic!("{what}: nobody has published it"));
+        let taken = message
+            .taken
+            .unwrap_or_else(|| panic!("{what}: nobody has published it"));
         let inbox = delivered.topic.starts_with("$inbox/");
-        let fits = |sub: &&Sub| sub.until.is_none_or(|until| until >= taken) && matches(&sub.path, delivered.topic);
-        let plain: Vec<_> = session.subs.iter().filter(fits).filter(|sub| sub.group.is_none()).collect();
-        let shared = session.subs.iter().filter(fits).any(|sub| sub.group.is_some());
-        assert!(inbox || shared || !plain.is_empty(), "{what}: it is not subscribed");
-        assert!(delivered.qos <= message.qos, "{what}: QoS above the published");
-        let best = session.subs.iter().filter(|sub| matches(&sub.path, delivered.topic)).map(|sub| sub.options.qos).max();
-        assert!(inbox || Some(delivered.qos) <= best, "{what}: QoS above the granted");
-        let as_published = plain.iter().any(|sub| sub.options.retain_as_published) && message.retain;
+        let fits = |sub: &&Sub| {
+            sub.until.is_none_or(|until| until >= taken) && matches(&sub.path, delivered.topic)
+        };
+        let plain: Vec<_> = session
+            .subs
+            .iter()
+            .filter(fits)
+            .filter(|sub| sub.group.is_none())
+            .collect();
+        let shared = session
+            .subs
+            .iter()
+            .filter(fits)
+            .any(|sub| sub.group.is_some());
+        assert!(
+            inbox || shared || !plain.is_empty(),
+            "{what}: it is not subscribed"
+        );
+        assert!(
+            delivered.qos <= message.qos,
+            "{what}: QoS above the published"
+        );
+        let best = session
+            .subs
+            .iter()
+            .filter(|sub| matches(&sub.path, delivered.topic))
+            .map(|sub| sub.options.qos)
+            .max();
+        assert!(
+            inbox || Some(delivered.qos) <= best,
+            "{what}: QoS above the granted"
+        );
+        let as_published =
+            plain.iter().any(|sub| sub.options.retain_as_published) && message.retain;
         let kept = delivered.retain && !as_published && !shared;
         if delivered.retain {
             assert!(message.retain, "{what}: it was not retained");
         }
         if kept && delivered.qos == Qos::AtMostOnce {
-            let active = session.subs.iter().any(|sub| sub.until.is_none() && matches(&sub.path, delivered.topic));
+            let active = session
+                .subs
+                .iter()
+                .any(|sub| sub.until.is_none() && matches(&sub.path, delivered.topic));
             assert!(active, "{what}: retained, after the UNSUBSCRIBE");
         }
         if let Some(id) = delivered.id {
             let at = session.flights.iter().position(|flight| flight.id == id);
             if delivered.dup {
-                let at = at.unwrap_or_else(|| panic!("{what}: sent again, but nothing is in flight as {id}"));
-                assert_eq!(session.flights[at].number, number, "{what}: the identifier was another message's");
+                let at = at.unwrap_or_else(|| {
+                    panic!("{what}: sent again, but nothing is in flight as {id}")
+                });
+                assert_eq!(
+                    session.flights[at].number, number,
+                    "{what}: the identifier was another message's"
+                );
                 assert!(at >= session.cursor, "{what}: sent again out of order");
                 session.cursor = at + 1;
                 session.flights[at].conn = conn;
@@ -366,8 +452,15 @@ impl Model {
                 session.flights.push(Flight { id, number, conn });
                 session.cursor = session.flights.len();
             }
-            let flying = session.flights.iter().filter(|flight| flight.conn == conn).count();
-            assert!(flying <= window, "{what}: {flying} in flight, the client allows {window}");
+            let flying = session
+                .flights
+                .iter()
+                .filter(|flight| flight.conn == conn)
+                .count();
+            assert!(
+                flying <= window,
+                "{what}: {flying} in flight, the client allows {window}"
+            );
         }
         session.sent.insert(number);
         // With RETAIN it may be the retained copy, which comes besides the live one.
@@ -377,16 +470,28 @@ impl Model {
             return;
         }
         if let Some(publisher) = message.publisher {
-            let live = session.live.entry((publisher, delivered.topic.to_owned(), delivered.qos)).or_default();
+            let live = session
+                .live
+                .entry((publisher, delivered.topic.to_owned(), delivered.qos))
+                .or_default();
             if kept && !message.again {
                 let since = plain.iter().map(|sub| sub.from).max().unwrap_or(0);
-                assert!(live.0 <= number || live.1 < since, "{what}: retained, behind the newer {}", live.0);
+                assert!(
+                    live.0 <= number || live.1 < since,
+                    "{what}: retained, behind the newer {}",
+                    live.0
+                );
             } else if !kept && message.retain && number >= live.0 {
                 *live = (number, self.step);
             }
             // One that was published again may come to somebody who missed it the first time.
             if first && !shared && !message.again {
-                let key = (publisher, delivered.topic.to_owned(), message.qos, delivered.qos);
+                let key = (
+                    publisher,
+                    delivered.topic.to_owned(),
+                    message.qos,
+                    delivered.qos,
+                );
                 let last = session.order.entry(key).or_default();
                 assert!(*last < number, "{what}: behind the later {last}");
                 *last = number;
@@ -422,17 +527,30 @@ impl Model {
     /// The client has read a message. `again`: it knew the packet identifier (QoS 2).
     pub(crate) fn got(&mut self, client: usize, delivered: &Delivered<'_>, again: bool) {
         let number = number(delivered.payload);
-        self.follow(number, format_args!("read by client {client} with {:?}, known {again}", delivered.qos));
+        self.follow(
+            number,
+            format_args!(
+                "read by client {client} with {:?}, known {again}",
+                delivered.qos
+            ),
+        );
         let session = &mut self.sessions[client];
         session.got.insert(number);
         if delivered.qos == Qos::ExactlyOnce && !again && !delivered.retain {
             let times = session.got_twice.entry(number).or_default();
             *times += 1;
             // One that matches several shared subscriptions comes once for each.
-            let shares = session.subs.iter().filter(|sub| sub.group.is_some() && matches(&sub.path, delivered.topic)).count();
+            let shares = session
+                .subs
+                .iter()
+                .filter(|sub| sub.group.is_some() && matches(&sub.path, delivered.topic))
+                .count();
             // A message that one session refused was delivered to others; its publisher may try again.
             let retried = self.lossy && self.messages[number as usize].again;
-            assert!(retried || *times as usize <= shares.max(1), "QoS 2 message {number} came {times} times to client {client}");
+            assert!(
+                retried || *times as usize <= shares.max(1),
+                "QoS 2 message {number} came {times} times to client {client}"
+            );
         }
     }
 }

@@ -65,7 +65,13 @@ impl Network {
         }
     }
 
-    pub(crate) fn open(&mut self, reactor: ReactorId, client: usize, version: Version, capacity: usize) -> usize {
+    pub(crate) fn open(
+        &mut self,
+        reactor: ReactorId,
+        client: usize,
+        version: Version,
+        capacity: usize,
+    ) -> usize {
         self.conns.push(Conn {
             reactor,
             client,
@@ -139,7 +145,11 @@ impl Wires<'_> {
     fn conn(&self, id: ConnId) -> Option<usize> {
         let at = id.slot as usize;
         assert_eq!(Network::id(at), id, "a connection that never was");
-        assert_eq!(self.network.conns[at].reactor.index(), self.me, "another reactor's connection");
+        assert_eq!(
+            self.network.conns[at].reactor.index(),
+            self.me,
+            "another reactor's connection"
+        );
         self.network.conns[at].held.then_some(at)
     }
 }
