@@ -31,6 +31,9 @@ impl Tick {
     #[must_use]
     pub fn after_millis(self, millis: u64) -> Self {
         let ticks = millis.div_ceil(crate::limits::TICK_MILLIS) + 1;
-        Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)))
+        Self(
+            self.0
+                .saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)),
+        )
     }
 }

@@ -5,3 +5,108 @@ pub const MAX_REACTORS: usize = 1024;
 
 /// Length of a tick of the timing wheels. Keep alive is in seconds, so a quarter of one is exact enough and keeps the wheel small.
 pub const TICK_MILLIS: u64 = 256;
+
+// ---- sessions ----
+
+/// QoS 2 messages that a client may leave unreleased. MQTT 5 clients are bound by our Receive Maximum; an MQTT 3 client has no such
+/// rule, and one that never sends PUBREL would grow the list (and its search) without end.
+pub const MAX_UNRELEASED: usize = 1024;
+
+// ---- routing ----
+
+/// Deliveries of a fan-out between two turns of the loop: at some 10 us each, 512 hold the others up for 5 ms at most.
+pub const FANOUT_SLICE: usize = 512;
+
+/// Subscribers in all the fan-outs that wait on one shard, 4 bytes each. Past it QoS 0 fan-outs are shed; QoS 1 and 2 are bounded by their
+/// publishers' windows.
+pub const FANOUT_BACKLOG: usize = 16 << 20;
+
+/// Retained messages in one part of an answer, and how many a shard looks at to find them: both bound the work of one letter.
+pub const RETAINED_PART: usize = 128;
+/// See [`RETAINED_PART`].
+pub const RETAINED_LOOK: usize = 4096;
+
+/// Retained messages that are looked at in a tick for an expiry that is over.
+pub const RETAINED_SWEEP: usize = 256;
+
+/// How often a message for a shared subscription is passed on when a shard has no member left.
+pub const GROUP_HOPS: u8 = 3;
+
+/// Session timers (ends, wills) handled in one tick.
+pub const SESSION_TIMERS: usize = 4096;
+
+/// Mails that may wait for a full mailbox before QoS 0 to it is shed.
+pub const POST_BACKLOG: usize = 65_536;
+
+/// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
+pub const SESSION_WHEEL_BUCKETS: usize = 4096;
+
+/// Rows of the interest masks: one a connection that the server may hold, within these bounds. A row of up to 64 reactors is 8 bytes.
+pub const MIN_MASK_ROWS: usize = 1 << 14;
+/// See [`MIN_MASK_ROWS`].
+pub const MAX_MASK_ROWS: usize = 1 << 22;
+
+// ---- wire ----
+
+/// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Each costs an index operation and a byte of the answer within one turn; a megabyte of them
+/// would be 262,144. Clients that subscribe to more than a few thousand topics send several packets.
+pub const MAX_FILTERS_PER_PACKET: usize = 8192;
+
+// ---- configuration and capacity ----
+
+/// Connections of one process that the configuration accepts: 16 Mi. Slots are reserved as virtual memory at start, 1 GiB for these; no
+/// machine's kernel holds more (3.9 KB each are 65 GB).
+pub const MAX_CONNECTIONS: u64 = 1 << 24;
+
+/// Addresses one server listens on. Every reactor opens each of them.
+pub const MAX_LISTENERS: usize = 16;
+
+/// Largest MQTT packet there is: 268,435,455 bytes after a fixed header of 5 (MQTT 5 section 2.1.4).
+pub const LARGEST_PACKET: u64 = 268_435_455 + 5;
+
+/// Largest configuration file that is read; what is larger isn't one.
+pub const CONFIG_FILE_BYTES: u64 = 1 << 20;
+
+/// Kernel memory of an idle TCP connection with its file: measured, and the same for every server.
+pub const KERNEL_BYTES_PER_CONNECTION: u64 = 3_900;
+
+/// User-space memory of an idle connection with its session and two subscriptions, as the capacity report counts it.
+pub const USER_BYTES_PER_CONNECTION: u64 = 256;
+
+/// File descriptors of each reactor's table that are not for connections: files that were open when the table was split off, and
+/// for every reactor its poller, waker and hand-over sockets, of which each table has a copy.
+pub const fn reserved_files(reactors: usize) -> u64 {
+    64 + 4 * reactors as u64
+}
+
+/// Homes are chosen by a hash, so reactors don't fill evenly: a table keeps this many standard deviations free. With 1,024 reactors
+/// the fullest one exceeds five about once in 3,000 fillings.
+pub const UNEVEN_HOMES_SIGMA: f64 = 5.0;
+
+// --- topic ---
+
+/// Bits of a session's index in a subscriber entry; the other six are its options. 67 million sessions a shard, at 3.9 KB of kernel memory each,
+/// are more than 256 GB.
+pub const SESSION_BITS: u32 = 26;
+
+/// Longest topic or filter in bytes: MQTT strings have a length of 16 bits (MQTT 5 section 1.5.4).
+pub const MAX_TOPIC_BYTES: usize = u16::MAX as usize;
+
+/// Bytes of a chunk of the topic arena. It holds the longest string, and is small enough for a reactor with a handful of topics.
+pub const ARENA_CHUNK_BYTES: usize = 128 << 10;
+
+/// Records of a page of the topic index: memory grows by pages, so that nothing is copied and at most one page is spare.
+pub const POOL_PAGE_RECORDS: usize = 1024;
+
+/// Parts of the table of filters. Each grows on its own, so that no rehash of a million filters stops a reactor: a part has 4,000 of them then, which
+/// takes about a millisecond with every one out of cache.
+pub const FILTER_TABLE_PARTS: usize = 256;
+
+/// Subscriptions that a session keeps as a chain, which costs least; with more it gets a hash map of its own. Walking the chain is the price of
+/// every subscribe and unsubscribe, so it has to stay short.
+pub const CHAINED_SUBSCRIPTIONS: usize = 24;
+
+const _: () = assert!(
+    ARENA_CHUNK_BYTES >= MAX_TOPIC_BYTES + 2 + 8,
+    "a chunk holds the longest string, its length, and rounding"
+);

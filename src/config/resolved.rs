@@ -1,9 +1,9 @@
 //! The configuration, checked and complete: what the server runs with.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// Everything the server needs to know to start.
+/// Everything the server needs to know to start. What each field means to an operator stands in [`super::keys`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Addresses for plain MQTT over TCP.
@@ -22,6 +22,28 @@ pub struct Config {
     pub log: Log,
     /// The protocol's limits and policies.
     pub mqtt: Mqtt,
+}
+
+impl Config {
+    /// The defaults, with the two values that have none but what the machine allows.
+    pub fn new(reactors: usize, max_connections: u32) -> Self {
+        Self {
+            // Loopback only: a server without authentication isn't opened to the world by default.
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            reactors,
+            pin: true,
+            // Works without root, and is found again where the server was started; a packaged server names its own place.
+            data_dir: PathBuf::from("./stillwire-data"),
+            max_connections,
+            drain_timeout: 10,
+            log: Log {
+                format: LogFormat::Text,
+                level: tracing::Level::INFO,
+                connections: false,
+            },
+            mqtt: Mqtt::default(),
+        }
+    }
 }
 
 /// Logging.

@@ -1,6 +1,8 @@
 //! What this server has of its own: `$SYS` figures, the inbox, limits of its configuration.
 
-use super::support::{Broker, Connect, Event, Packet, Prop, Server, id, with_one_and_three_reactors};
+use super::support::{
+    Broker, Connect, Event, Packet, Prop, Server, id, with_one_and_three_reactors,
+};
 
 with_one_and_three_reactors!(
     sys_topics_tell_the_figures,
@@ -16,20 +18,37 @@ with_one_and_three_reactors!(
 
 fn sys_topics_tell_the_figures(reactors: usize) {
     let server = Server::with(reactors, &[("sys_interval", 1)]);
-    let _others: Vec<_> = (0..5).map(|n| server.client(4, &format!("other-{n}"))).collect();
+    let _others: Vec<_> = (0..5)
+        .map(|n| server.client(4, &format!("other-{n}")))
+        .collect();
     let mut client = server.client(5, "reads figures");
     client.subscribe("$SYS/#", 0);
     let mut seen = std::collections::BTreeMap::new();
     loop {
         let message = client.take();
-        assert!(message.topic.starts_with("$SYS/broker/"), "{}", message.topic);
+        assert!(
+            message.topic.starts_with("$SYS/broker/"),
+            "{}",
+            message.topic
+        );
         seen.insert(message.topic.clone(), message.text().to_owned());
-        if seen.get("$SYS/broker/clients/connected").is_some_and(|count| count == "6") && seen.len() >= 8 {
+        if seen
+            .get("$SYS/broker/clients/connected")
+            .is_some_and(|count| count == "6")
+            && seen.len() >= 8
+        {
             break;
         }
     }
     println!("{seen:#?}");
-    for topic in ["version", "uptime", "messages/received", "messages/sent", "bytes/received", "bytes/sent"] {
+    for topic in [
+        "version",
+        "uptime",
+        "messages/received",
+        "messages/sent",
+        "bytes/received",
+        "bytes/sent",
+    ] {
         let topic = format!("$SYS/broker/{topic}");
         while !seen.contains_key(&topic) {
             let message = client.take();
@@ -59,7 +78,10 @@ fn nobody_publishes_to_sys(reactors: usize) {
     let mut other = server.client(4, "other");
     other.publish("end", b"end", 1);
     let got = client.take_until(b"end");
-    assert!(got.iter().all(|message| message.text() != "forged"), "{got:?}");
+    assert!(
+        got.iter().all(|message| message.text() != "forged"),
+        "{got:?}"
+    );
 }
 
 fn an_inbox_needs_no_subscription(reactors: usize) {
@@ -75,7 +97,10 @@ fn an_inbox_needs_no_subscription(reactors: usize) {
             let topic = format!("$inbox/{name}/news/{qos}");
             assert_eq!(publisher.publish(&topic, b"for you", qos), 0);
             let message = phone.take();
-            assert_eq!((message.topic.as_str(), message.text(), message.qos), (topic.as_str(), "for you", qos));
+            assert_eq!(
+                (message.topic.as_str(), message.text(), message.qos),
+                (topic.as_str(), "for you", qos)
+            );
         }
     }
 }
@@ -88,7 +113,11 @@ fn an_inbox_keeps_for_who_is_away(reactors: usize) {
     let mut publisher = server.client(5, "publisher");
     for n in 0..4 {
         let name = format!("phone-{n}");
-        let connect = Connect { clean: false, props: &[Prop::Four(id::SESSION_EXPIRY, 600)], ..Connect::new(5, &name) };
+        let connect = Connect {
+            clean: false,
+            props: &[Prop::Four(id::SESSION_EXPIRY, 600)],
+            ..Connect::new(5, &name)
+        };
         server.connect(&connect).0.disconnect();
         for m in 0..5 {
             publisher.publish(&format!("$inbox/{name}/m"), m.to_string().as_bytes(), 1);
@@ -115,14 +144,23 @@ fn an_inbox_is_nobody_elses(reactors: usize) {
     thief.subscribe("#", 1);
     thief.subscribe("+/#", 1);
     // Refused or without effect.
-    for filter in ["$inbox/owner/#", "$inbox/#", "$inbox/+/secret", "$inbox/owner/secret", "$share/g/$inbox/owner/#"] {
+    for filter in [
+        "$inbox/owner/#",
+        "$inbox/#",
+        "$inbox/+/secret",
+        "$inbox/owner/secret",
+        "$share/g/$inbox/owner/#",
+    ] {
         thief.subscribe_with(&[(filter, 1)], &[]);
     }
     publisher.publish("$inbox/owner/secret", b"secret", 1);
     publisher.publish("end", b"end", 1);
     assert_eq!(owner.take().text(), "secret");
     let got = thief.take_until(b"end");
-    assert!(got.iter().all(|message| message.text() != "secret"), "{got:?}");
+    assert!(
+        got.iter().all(|message| message.text() != "secret"),
+        "{got:?}"
+    );
     // Strange names reach who bears them and nobody else.
     let mut slash = server.client(5, "a/b");
     publisher.publish("$inbox/a/b/c", b"whose", 1);
@@ -169,17 +207,32 @@ fn filters_have_few_levels(reactors: usize) {
     assert_eq!(client.subscribe_with(&[("a/b/c/d/e/f", 0)], &[]), [0x8f]);
     assert_eq!(client.publish("a/b/c/d/e", b"x", 1), 0);
     client.take();
-    assert_eq!(client.publish_code("a/b/c/d/e/f"), 0x90, "topic name invalid");
+    assert_eq!(
+        client.publish_code("a/b/c/d/e/f"),
+        0x90,
+        "topic name invalid"
+    );
 }
 
 impl super::support::Client {
     /// The code with which a publish is refused, by PUBACK or by DISCONNECT.
     fn publish_code(&mut self, topic: &str) -> u8 {
         let id = self.id();
-        self.send(&super::support::Publish { topic, payload: b"x", qos: 1, id, ..Default::default() }.encode(self.version));
+        self.send(
+            &super::support::Publish {
+                topic,
+                payload: b"x",
+                qos: 1,
+                id,
+                ..Default::default()
+            }
+            .encode(self.version),
+        );
         loop {
             match self.event(super::support::PATIENCE) {
-                Event::Packet(Packet::Ack { code, .. } | Packet::Disconnect { code, .. }) => return code,
+                Event::Packet(Packet::Ack { code, .. } | Packet::Disconnect { code, .. }) => {
+                    return code;
+                }
                 Event::Packet(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -193,13 +246,18 @@ fn retained_messages_are_limited(reactors: usize) {
     }
     let server = Server::with(reactors, &[("max_retained", 20)]);
     let mut client = server.client(5, "keeps");
-    let codes: Vec<u8> = (0..100).map(|n| client.retain(&format!("r/{n}"), b"x", 1)).collect();
+    let codes: Vec<u8> = (0..100)
+        .map(|n| client.retain(&format!("r/{n}"), b"x", 1))
+        .collect();
     let mut reader = server.client(5, "reads");
     reader.subscribe("r/#", 1);
     client.publish("r/end", b"end", 1);
     let kept = reader.take_until(b"end").len();
     println!("{kept} kept, codes {codes:02x?}");
-    assert!((10..=20).contains(&kept), "{kept} retained with a limit of 20");
+    assert!(
+        (10..=20).contains(&kept),
+        "{kept} retained with a limit of 20"
+    );
     // One that is there may be replaced and removed, which makes room.
     client.retain("r/0", b"", 1);
     client.retain("r/0", b"again", 1);
@@ -215,7 +273,11 @@ fn sessions_are_limited(reactors: usize) {
     for n in 0..200 {
         let name = format!("random-{n}");
         let mut client = server.open(5);
-        let (_, code, _) = client.connack(&Connect { clean: false, props: &[Prop::Four(id::SESSION_EXPIRY, 0xffff_ffff)], ..Connect::new(5, &name) });
+        let (_, code, _) = client.connack(&Connect {
+            clean: false,
+            props: &[Prop::Four(id::SESSION_EXPIRY, 0xffff_ffff)],
+            ..Connect::new(5, &name)
+        });
         match code {
             0 => client.disconnect(),
             0x97 | 0x88 | 0x89 => refused += 1,
@@ -223,5 +285,8 @@ fn sessions_are_limited(reactors: usize) {
         }
     }
     println!("{refused} of 200 refused");
-    assert!((135..=150).contains(&refused), "{refused} of 200 refused with room for 60");
+    assert!(
+        (135..=150).contains(&refused),
+        "{refused} of 200 refused with room for 60"
+    );
 }

@@ -56,19 +56,36 @@ fn yes() -> bool {
 impl Case {
     /// What goes over the wire for this version.
     pub fn bytes(&self, version: u8) -> Vec<u8> {
-        let text = if version == 5 { self.send5.as_ref().unwrap_or(&self.send) } else { &self.send };
+        let text = if version == 5 {
+            self.send5.as_ref().unwrap_or(&self.send)
+        } else {
+            &self.send
+        };
         bytes(&text.replace("{p}", if version == 5 { "00" } else { "" }))
     }
 
     /// What may come of it.
     pub fn expects(&self, version: u8) -> Vec<Expect> {
-        let text = if version == 5 { self.expect5.as_ref().unwrap_or(&self.expect) } else { &self.expect };
-        text.split('|').map(|word| parse(word.trim()).unwrap_or_else(|| panic!("{}: no such expectation: '{word}'", self.name))).collect()
+        let text = if version == 5 {
+            self.expect5.as_ref().unwrap_or(&self.expect)
+        } else {
+            &self.expect
+        };
+        text.split('|')
+            .map(|word| {
+                parse(word.trim())
+                    .unwrap_or_else(|| panic!("{}: no such expectation: '{word}'", self.name))
+            })
+            .collect()
     }
 
     /// The packets that must have come, where the case says so.
     pub fn answer(&self, version: u8) -> Option<Vec<u8>> {
-        let text = if version == 5 { self.answer5.as_ref() } else { self.answer.as_ref() };
+        let text = if version == 5 {
+            self.answer5.as_ref()
+        } else {
+            self.answer.as_ref()
+        };
         text.map(|text| bytes(text))
     }
 }
@@ -88,14 +105,18 @@ fn parse(word: &str) -> Option<Expect> {
 
 /// Every case of the folder, in the order of the files' names.
 pub fn read(folder: &Path) -> Vec<Case> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry of the folder").path()).collect();
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("an entry of the folder").path())
+        .collect();
     paths.retain(|path| path.extension().is_some_and(|end| end == "toml"));
     paths.sort();
     let mut out = Vec::new();
     for path in paths {
         let text = fs::read_to_string(&path).expect("a case file");
-        let file: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file: File =
+            toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         out.extend(file.case);
     }
     out

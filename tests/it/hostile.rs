@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cases::{self, Case, Expect};
-use super::support::{Broker, Client, Connect, Event, PATIENCE, Packet, Server, packet, with_one_and_three_reactors};
+use super::support::{
+    Broker, Client, Connect, Event, PATIENCE, Packet, Server, packet, with_one_and_three_reactors,
+};
 
 with_one_and_three_reactors!(every_case_of_the_files);
 
@@ -23,11 +25,19 @@ fn every_case_of_the_files(reactors: usize) {
             let bytes = case.bytes(version);
             let whole = [bytes.as_slice()];
             let single: Vec<&[u8]> = bytes.chunks(1).collect();
-            let deliveries: &[&[&[u8]]] = if bytes.len() <= 120 { &[&whole, &single] } else { &[&whole] };
+            let deliveries: &[&[&[u8]]] = if bytes.len() <= 120 {
+                &[&whole, &single]
+            } else {
+                &[&whole]
+            };
             for pieces in deliveries {
                 ran += 1;
                 if let Err(what) = run(&server, case, version, pieces) {
-                    let how = if pieces.len() > 1 { "byte by byte" } else { "whole" };
+                    let how = if pieces.len() > 1 {
+                        "byte by byte"
+                    } else {
+                        "whole"
+                    };
                     wrong.push(format!("MQTT {version}, {}, {how}: {what}", case.name));
                 }
             }
@@ -35,7 +45,10 @@ fn every_case_of_the_files(reactors: usize) {
         control.round(&case.name);
         let grown = server.pss().saturating_sub(before);
         if grown > GROWTH {
-            wrong.push(format!("{}: the server's memory grew by {grown} bytes", case.name));
+            wrong.push(format!(
+                "{}: the server's memory grew by {grown} bytes",
+                case.name
+            ));
             break;
         }
     }
@@ -45,7 +58,12 @@ fn every_case_of_the_files(reactors: usize) {
         wrong.iter().for_each(|line| println!("  {line}"));
         return;
     }
-    assert!(wrong.is_empty(), "{} of {ran}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {ran}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// Two clients that have nothing to do with the cases and must keep getting what they send each other.
@@ -61,15 +79,27 @@ impl Control {
         let topic = format!("control/r{reactors}");
         let mut subscriber = server.client(5, "control subscriber");
         subscriber.subscribe(&topic, 1);
-        Self { topic, publisher: server.client(4, "control publisher"), subscriber, sent: 0 }
+        Self {
+            topic,
+            publisher: server.client(4, "control publisher"),
+            subscriber,
+            sent: 0,
+        }
     }
 
     fn round(&mut self, after: &str) {
         self.sent += 1;
         let payload = self.sent.to_string();
-        assert_eq!(self.publisher.publish(&self.topic, payload.as_bytes(), 1), 0);
+        assert_eq!(
+            self.publisher.publish(&self.topic, payload.as_bytes(), 1),
+            0
+        );
         let message = self.subscriber.take();
-        assert_eq!((message.topic.as_str(), message.text()), (self.topic.as_str(), payload.as_str()), "after {after}");
+        assert_eq!(
+            (message.topic.as_str(), message.text()),
+            (self.topic.as_str(), payload.as_str()),
+            "after {after}"
+        );
     }
 }
 
@@ -117,17 +147,59 @@ fn run(server: &Server, case: &Case, version: u8, pieces: &[&[u8]]) -> Result<()
 fn answered(have: &[Packet], due: &[Packet]) -> bool {
     have.len() == due.len()
         && have.iter().zip(due).all(|(have, due)| match (have, due) {
-            (Packet::Connack { present: a, code: b, .. }, Packet::Connack { present: c, code: d, .. }) => (a, b) == (c, d),
-            (Packet::Ack { kind: a, id: b, code: c, .. }, Packet::Ack { kind: d, id: e, code: f, .. }) => (a, b, c) == (d, e, f),
-            (Packet::Suback { id: a, codes: b, .. }, Packet::Suback { id: c, codes: d, .. })
-            | (Packet::Unsuback { id: a, codes: b, .. }, Packet::Unsuback { id: c, codes: d, .. }) => (a, b) == (c, d),
+            (
+                Packet::Connack {
+                    present: a,
+                    code: b,
+                    ..
+                },
+                Packet::Connack {
+                    present: c,
+                    code: d,
+                    ..
+                },
+            ) => (a, b) == (c, d),
+            (
+                Packet::Ack {
+                    kind: a,
+                    id: b,
+                    code: c,
+                    ..
+                },
+                Packet::Ack {
+                    kind: d,
+                    id: e,
+                    code: f,
+                    ..
+                },
+            ) => (a, b, c) == (d, e, f),
+            (
+                Packet::Suback {
+                    id: a, codes: b, ..
+                },
+                Packet::Suback {
+                    id: c, codes: d, ..
+                },
+            )
+            | (
+                Packet::Unsuback {
+                    id: a, codes: b, ..
+                },
+                Packet::Unsuback {
+                    id: c, codes: d, ..
+                },
+            ) => (a, b) == (c, d),
             _ => have == due,
         })
 }
 
 /// Reads until the answer to PINGREQ, or the end.
 fn outcome(client: &mut Client, cut: bool) -> Result<Outcome, String> {
-    let mut outcome = Outcome { closed: false, code: None, packets: Vec::new() };
+    let mut outcome = Outcome {
+        closed: false,
+        code: None,
+        packets: Vec::new(),
+    };
     loop {
         match client.event(PATIENCE) {
             Event::Packet(Packet::Pingresp) if !cut => {
@@ -141,9 +213,21 @@ fn outcome(client: &mut Client, cut: bool) -> Result<Outcome, String> {
             Event::Packet(packet) => outcome.take(packet),
             Event::Closed => {
                 outcome.closed = true;
-                return if client.leftover().is_empty() { Ok(outcome) } else { Err(format!("half a packet at the end: {:02x?}", client.leftover())) };
+                return if client.leftover().is_empty() {
+                    Ok(outcome)
+                } else {
+                    Err(format!(
+                        "half a packet at the end: {:02x?}",
+                        client.leftover()
+                    ))
+                };
             }
-            Event::Nothing => return Err(format!("neither answer nor end; so far {}", outcome.brief())),
+            Event::Nothing => {
+                return Err(format!(
+                    "neither answer nor end; so far {}",
+                    outcome.brief()
+                ));
+            }
         }
     }
 }
@@ -174,7 +258,11 @@ impl Outcome {
     fn brief(&self) -> String {
         let first: Vec<_> = self.packets.iter().take(4).collect();
         let end = if self.closed { "closed" } else { "open" };
-        format!("{end}, code {:02x?}, {} packets {first:?}", self.code, self.packets.len())
+        format!(
+            "{end}, code {:02x?}, {} packets {first:?}",
+            self.code,
+            self.packets.len()
+        )
     }
 }
 
@@ -183,7 +271,16 @@ fn fits(expect: Expect, outcome: &Outcome) -> bool {
         Expect::Open => !outcome.closed,
         Expect::Close => outcome.closed && outcome.code.is_none(),
         Expect::Code(code) => outcome.closed && outcome.code == Some(code),
-        Expect::Ack(code) => !outcome.closed && outcome.packets.iter().any(|packet| matches!(packet, Packet::Ack { code: have, .. } if *have == code)),
-        Expect::Sub(code) => !outcome.closed && outcome.packets.iter().any(|packet| matches!(packet, Packet::Suback { codes, .. } if codes.contains(&code))),
+        Expect::Ack(code) => {
+            !outcome.closed
+                && outcome
+                    .packets
+                    .iter()
+                    .any(|packet| matches!(packet, Packet::Ack { code: have, .. } if *have == code))
+        }
+        Expect::Sub(code) => !outcome.closed
+            && outcome.packets.iter().any(
+                |packet| matches!(packet, Packet::Suback { codes, .. } if codes.contains(&code)),
+            ),
     }
 }

@@ -11,10 +11,16 @@ fn messages_of_one_publisher_and_topic_stay_in_order(reactors: usize) {
     const COUNT: usize = 1500;
     let server = Server::start(reactors);
     let addr = server.addr;
-    let mut subscribers: Vec<_> = (0..6).map(|n| server.client(if n % 2 == 0 { 5 } else { 4 }, &format!("orders-{n}"))).collect();
+    let mut subscribers: Vec<_> = (0..6)
+        .map(|n| server.client(if n % 2 == 0 { 5 } else { 4 }, &format!("orders-{n}")))
+        .collect();
     for (n, subscriber) in subscribers.iter_mut().enumerate() {
         // Some by an exact topic, some by a wildcard: those take different ways between reactors.
-        let filters: Vec<String> = if n < 3 { (0..PUBLISHERS).map(|p| format!("order/{p}")).collect() } else { vec!["order/+".into()] };
+        let filters: Vec<String> = if n < 3 {
+            (0..PUBLISHERS).map(|p| format!("order/{p}")).collect()
+        } else {
+            vec!["order/+".into()]
+        };
         for filter in filters {
             subscriber.subscribe(&filter, 2);
         }
@@ -32,7 +38,16 @@ fn messages_of_one_publisher_and_topic_stay_in_order(reactors: usize) {
                     // wait in one queue; QoS 0 may overtake, so it counts by itself below.
                     let qos = [1, 1, 2, 0][n / 10 % 4];
                     let id = (n % 60_000 + 1) as u16;
-                    client.send(&Publish { topic: &topic, payload: n.to_string().as_bytes(), qos, id, ..Publish::default() }.encode(4));
+                    client.send(
+                        &Publish {
+                            topic: &topic,
+                            payload: n.to_string().as_bytes(),
+                            qos,
+                            id,
+                            ..Publish::default()
+                        }
+                        .encode(4),
+                    );
                     if qos > 0 {
                         open += 1;
                     }
@@ -68,14 +83,23 @@ fn messages_of_one_publisher_and_topic_stay_in_order(reactors: usize) {
                         _ => {}
                     }
                     let n: i64 = message.text().parse().unwrap();
-                    let before = last.insert((message.topic.clone(), message.qos), n).unwrap_or(-1);
-                    assert!(n > before, "{} at QoS {}: {n} after {before}", message.topic, message.qos);
+                    let before = last
+                        .insert((message.topic.clone(), message.qos), n)
+                        .unwrap_or(-1);
+                    assert!(
+                        n > before,
+                        "{} at QoS {}: {n} after {before}",
+                        message.topic,
+                        message.qos
+                    );
                     counted += usize::from(message.qos > 0);
                 }
             })
         })
         .collect();
     for thread in publishers.into_iter().chain(readers) {
-        thread.join().expect("a publisher or reader that is content");
+        thread
+            .join()
+            .expect("a publisher or reader that is content");
     }
 }

@@ -16,7 +16,12 @@ fn rumqttc_v4(reactors: usize) {
     };
     let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
     let mut with_will = options("rumqttc-will");
-    with_will.set_last_will(LastWill::new("rumqttc/will", "gone", QoS::AtLeastOnce, false));
+    with_will.set_last_will(LastWill::new(
+        "rumqttc/will",
+        "gone",
+        QoS::AtLeastOnce,
+        false,
+    ));
     let (client, mut connection) = Client::new(options("rumqttc-v4"), 64);
     client.subscribe("rumqttc/#", QoS::ExactlyOnce).unwrap();
     let mut got = Vec::new();
@@ -27,7 +32,9 @@ fn rumqttc_v4(reactors: usize) {
             Event::Incoming(Packet::SubAck(_)) if !published => {
                 published = true;
                 for (n, qos) in all.into_iter().enumerate() {
-                    client.publish(format!("rumqttc/{n}"), qos, n == 1, format!("payload {n}")).unwrap();
+                    client
+                        .publish(format!("rumqttc/{n}"), qos, n == 1, format!("payload {n}"))
+                        .unwrap();
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => {
@@ -51,9 +58,17 @@ fn rumqttc_v4(reactors: usize) {
             _ => {}
         }
     }
-    willing.expect("the will was waited for").join().expect("the client with a will");
+    willing
+        .expect("the will was waited for")
+        .join()
+        .expect("the client with a will");
     got.sort();
-    let due = [("rumqttc/0", 0), ("rumqttc/1", 1), ("rumqttc/2", 2), ("rumqttc/will", 1)];
+    let due = [
+        ("rumqttc/0", 0),
+        ("rumqttc/1", 1),
+        ("rumqttc/2", 2),
+        ("rumqttc/will", 1),
+    ];
     assert_eq!(got, due.map(|(topic, qos)| (topic.to_owned(), qos)));
 }
 
@@ -72,20 +87,35 @@ fn rumqttc_v5(reactors: usize) {
         match event.expect("a connection that lasts") {
             Event::Incoming(Packet::SubAck(_)) if !published => {
                 published = true;
-                for (n, qos) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().enumerate() {
+                for (n, qos) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]
+                    .into_iter()
+                    .enumerate()
+                {
                     let properties = PublishProperties {
                         content_type: Some("text/plain".into()),
                         user_properties: vec![("key".into(), n.to_string())],
                         message_expiry_interval: Some(60),
                         ..PublishProperties::default()
                     };
-                    client.publish_with_properties(format!("rumqttc5/{n}"), qos, false, "payload", properties).unwrap();
+                    client
+                        .publish_with_properties(
+                            format!("rumqttc5/{n}"),
+                            qos,
+                            false,
+                            "payload",
+                            properties,
+                        )
+                        .unwrap();
                 }
             }
             Event::Incoming(Packet::Publish(publish)) => {
                 let properties = publish.properties.expect("properties");
                 assert_eq!(properties.content_type.as_deref(), Some("text/plain"));
-                got.push((String::from_utf8(publish.topic.to_vec()).unwrap(), publish.qos as u8, properties.user_properties[0].1.clone()));
+                got.push((
+                    String::from_utf8(publish.topic.to_vec()).unwrap(),
+                    publish.qos as u8,
+                    properties.user_properties[0].1.clone(),
+                ));
                 if got.len() == 3 {
                     break;
                 }
@@ -94,5 +124,8 @@ fn rumqttc_v5(reactors: usize) {
         }
     }
     got.sort();
-    assert_eq!(got, [0, 1, 2].map(|n: u8| (format!("rumqttc5/{n}"), n, n.to_string())));
+    assert_eq!(
+        got,
+        [0, 1, 2].map(|n: u8| (format!("rumqttc5/{n}"), n, n.to_string()))
+    );
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::{Broker, Connect, Prop, Publish, Server, id, packet, with_one_and_three_reactors};
+use super::support::{
+    Broker, Connect, Prop, Publish, Server, id, packet, with_one_and_three_reactors,
+};
 
 with_one_and_three_reactors!(
     a_zero_window_bounds_memory_and_leaves_others_alone,
@@ -14,8 +16,13 @@ with_one_and_three_reactors!(
 const GROWTH: u64 = 32 << 20;
 
 fn a_zero_window_bounds_memory_and_leaves_others_alone(reactors: usize) {
-    let server = Server::with(reactors, &[("queue_messages", 1000), ("queue_bytes", 1 << 20)]);
-    let mut stuck: Vec<_> = (0..6).map(|n| server.client(if n % 2 == 0 { 5 } else { 4 }, &format!("stuck-{n}"))).collect();
+    let server = Server::with(
+        reactors,
+        &[("queue_messages", 1000), ("queue_bytes", 1 << 20)],
+    );
+    let mut stuck: Vec<_> = (0..6)
+        .map(|n| server.client(if n % 2 == 0 { 5 } else { 4 }, &format!("stuck-{n}")))
+        .collect();
     for (n, client) in stuck.iter_mut().enumerate() {
         client.subscribe("flood", (n % 3) as u8);
     }
@@ -41,9 +48,15 @@ fn a_zero_window_bounds_memory_and_leaves_others_alone(reactors: usize) {
         }
     }
     most = most.max(server.pss());
-    println!("100 MB of flood to 6 stuck readers in {:?}: Pss {before} before, {most} at most", start.elapsed());
+    println!(
+        "100 MB of flood to 6 stuck readers in {:?}: Pss {before} before, {most} at most",
+        start.elapsed()
+    );
     if Broker::under_test() == Broker::Stillwire {
-        assert!(most - before < GROWTH, "Pss {before} before, {most} at most");
+        assert!(
+            most - before < GROWTH,
+            "Pss {before} before, {most} at most"
+        );
     }
     drop(stuck);
     publisher.fence();
@@ -51,7 +64,10 @@ fn a_zero_window_bounds_memory_and_leaves_others_alone(reactors: usize) {
 
 impl super::support::Client {
     fn message_of(&mut self, topic: &str) {
-        self.wait(topic, |packet| matches!(packet, packet::Packet::Publish(message) if message.topic == topic).then_some(()));
+        self.wait(topic, |packet| {
+            matches!(packet, packet::Packet::Publish(message) if message.topic == topic)
+                .then_some(())
+        });
     }
 
     fn take_of(&mut self, topic: &str) -> String {
@@ -65,10 +81,17 @@ impl super::support::Client {
 }
 
 fn a_slow_reader_gets_every_qos_1_message(reactors: usize) {
-    let server = Server::with(reactors, &[("queue_messages", 5000), ("queue_bytes", 64 << 20)]);
+    let server = Server::with(
+        reactors,
+        &[("queue_messages", 5000), ("queue_bytes", 64 << 20)],
+    );
     for version in [4, 5] {
         let name = format!("slow-{version}");
-        let (mut slow, _) = server.connect(&Connect { clean: false, props: &[Prop::Four(id::SESSION_EXPIRY, 600)], ..Connect::new(version, &name) });
+        let (mut slow, _) = server.connect(&Connect {
+            clean: false,
+            props: &[Prop::Four(id::SESSION_EXPIRY, 600)],
+            ..Connect::new(version, &name)
+        });
         slow.subscribe(&name, 1);
         let mut publisher = server.client(5, "publisher");
         let mut payload = vec![b's'; 8_000];
@@ -95,9 +118,21 @@ fn a_publisher_that_reads_no_acks_is_bounded(reactors: usize) {
     let mut bytes = Vec::new();
     for n in 0..20_000u16 {
         bytes.extend(packet::PINGREQ);
-        bytes.extend(Publish { topic: "deaf", payload: b"x", qos: 1, id: n % 60_000 + 1, ..Publish::default() }.encode(4));
+        bytes.extend(
+            Publish {
+                topic: "deaf",
+                payload: b"x",
+                qos: 1,
+                id: n % 60_000 + 1,
+                ..Publish::default()
+            }
+            .encode(4),
+        );
     }
-    client.stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    client
+        .stream
+        .set_write_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
     // The server may stop reading from it or close it; what it may not is keep all the answers for it.
     for _ in 0..60 {
         use std::io::Write;
@@ -107,7 +142,10 @@ fn a_publisher_that_reads_no_acks_is_bounded(reactors: usize) {
     }
     let after = server.pss();
     println!("Pss {before} before, {after} after 2.4 million packets whose answers nobody reads");
-    assert!(after.saturating_sub(before) < GROWTH, "Pss {before} before, {after} after");
+    assert!(
+        after.saturating_sub(before) < GROWTH,
+        "Pss {before} before, {after} after"
+    );
     let mut other = server.client(5, "other");
     other.fence();
 }

@@ -50,26 +50,39 @@ fn words(text: &str) -> Vec<Word> {
     let mut after_rep = false;
     loop {
         rest = rest.trim_start();
-        let Some(first) = rest.chars().next() else { return out };
+        let Some(first) = rest.chars().next() else {
+            return out;
+        };
         match first {
             '#' => rest = rest.find('\n').map_or("", |end| &rest[end..]),
             '(' | ')' => {
-                out.push(if first == '(' { Word::Open } else { Word::Close });
+                out.push(if first == '(' {
+                    Word::Open
+                } else {
+                    Word::Close
+                });
                 rest = &rest[1..];
             }
             '\'' => {
-                let end = rest[1..].find('\'').unwrap_or_else(|| panic!("no closing quote in: {text}"));
+                let end = rest[1..]
+                    .find('\'')
+                    .unwrap_or_else(|| panic!("no closing quote in: {text}"));
                 out.push(Word::Bytes(rest.as_bytes()[1..=end].to_vec()));
                 rest = &rest[end + 2..];
             }
             _ => {
-                let end = rest.find(|c: char| c.is_whitespace() || "()'#".contains(c)).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| c.is_whitespace() || "()'#".contains(c))
+                    .unwrap_or(rest.len());
                 let word = &rest[..end];
                 out.push(match word {
                     "len" => Word::Len,
                     "str" => Word::Str,
                     "rep" => Word::Rep,
-                    _ if after_rep => Word::Number(word.parse().unwrap_or_else(|_| panic!("rep wants a number, not {word}"))),
+                    _ if after_rep => Word::Number(
+                        word.parse()
+                            .unwrap_or_else(|_| panic!("rep wants a number, not {word}")),
+                    ),
                     _ => Word::Bytes(hex(word)),
                 });
                 after_rep = word == "rep";
@@ -81,7 +94,12 @@ fn words(text: &str) -> Vec<Word> {
 
 fn hex(word: &str) -> Vec<u8> {
     assert!(word.len().is_multiple_of(2), "hex comes in pairs: {word}");
-    (0..word.len()).step_by(2).map(|at| u8::from_str_radix(&word[at..at + 2], 16).unwrap_or_else(|_| panic!("not hex: {word}"))).collect()
+    (0..word.len())
+        .step_by(2)
+        .map(|at| {
+            u8::from_str_radix(&word[at..at + 2], 16).unwrap_or_else(|_| panic!("not hex: {word}"))
+        })
+        .collect()
 }
 
 fn sequence(words: &[Word], at: &mut usize) -> Vec<u8> {
@@ -104,7 +122,9 @@ fn sequence(words: &[Word], at: &mut usize) -> Vec<u8> {
                 out.extend(prefixed(&group(words, at)));
             }
             Word::Rep => {
-                let Some(Word::Number(times)) = words.get(*at + 1) else { panic!("rep wants a number") };
+                let Some(Word::Number(times)) = words.get(*at + 1) else {
+                    panic!("rep wants a number")
+                };
                 *at += 2;
                 out.extend(group(words, at).repeat(*times));
             }
@@ -116,10 +136,16 @@ fn sequence(words: &[Word], at: &mut usize) -> Vec<u8> {
 }
 
 fn group(words: &[Word], at: &mut usize) -> Vec<u8> {
-    assert!(matches!(words.get(*at), Some(Word::Open)), "a '(' is missing");
+    assert!(
+        matches!(words.get(*at), Some(Word::Open)),
+        "a '(' is missing"
+    );
     *at += 1;
     let inner = sequence(words, at);
-    assert!(matches!(words.get(*at), Some(Word::Close)), "a ')' is missing");
+    assert!(
+        matches!(words.get(*at), Some(Word::Close)),
+        "a ')' is missing"
+    );
     *at += 1;
     inner
 }

@@ -39,7 +39,15 @@ impl Client {
 
     pub fn over(stream: TcpStream, version: u8) -> Self {
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        Self { stream, version, buf: Vec::new(), start: 0, closed: false, kept: VecDeque::new(), next_id: 0 }
+        Self {
+            stream,
+            version,
+            buf: Vec::new(),
+            start: 0,
+            closed: false,
+            kept: VecDeque::new(),
+            next_id: 0,
+        }
     }
 
     /// Sends CONNECT and reads the CONNACK, which must accept; true if a session was there.
@@ -53,7 +61,11 @@ impl Client {
     pub fn connack(&mut self, connect: &Connect<'_>) -> (bool, u8, packet::Props) {
         self.send(&connect.encode());
         match self.next() {
-            Packet::Connack { present, code, props } => (present, code, props),
+            Packet::Connack {
+                present,
+                code,
+                props,
+            } => (present, code, props),
             other => panic!("the answer to CONNECT is {other:?}"),
         }
     }
@@ -99,7 +111,10 @@ impl Client {
                     Some(value) => return value,
                     None => self.kept.push_back(packet),
                 },
-                other => panic!("waited for {what}, got {other:?}; before that: {:?}", self.kept),
+                other => panic!(
+                    "waited for {what}, got {other:?}; before that: {:?}",
+                    self.kept
+                ),
             }
         }
     }
@@ -122,7 +137,9 @@ impl Client {
             if left.is_zero() {
                 return Event::Nothing;
             }
-            self.stream.set_read_timeout(Some(left)).expect("a read timeout");
+            self.stream
+                .set_read_timeout(Some(left))
+                .expect("a read timeout");
             let mut chunk = [0; 16 << 10];
             match self.stream.read(&mut chunk) {
                 Ok(0) => self.closed = true,
@@ -146,7 +163,9 @@ impl Client {
         let bytes = packet::subscribe(self.version, id, filters, props);
         self.send(&bytes);
         self.wait("SUBACK", |packet| match packet {
-            Packet::Suback { id: have, codes, .. } => {
+            Packet::Suback {
+                id: have, codes, ..
+            } => {
                 assert_eq!(*have, id, "a SUBACK for another packet");
                 Some(codes.clone())
             }
@@ -156,7 +175,11 @@ impl Client {
 
     /// Subscribes to one filter; it must be granted as asked.
     pub fn subscribe(&mut self, filter: &str, qos: u8) {
-        assert_eq!(self.subscribe_with(&[(filter, qos)], &[]), [qos], "SUBSCRIBE to {filter}");
+        assert_eq!(
+            self.subscribe_with(&[(filter, qos)], &[]),
+            [qos],
+            "SUBSCRIBE to {filter}"
+        );
     }
 
     /// Unsubscribes and returns the codes (none before MQTT 5).
@@ -165,19 +188,32 @@ impl Client {
         let bytes = packet::unsubscribe(self.version, id, filters);
         self.send(&bytes);
         self.wait("UNSUBACK", |packet| match packet {
-            Packet::Unsuback { id: have, codes, .. } if *have == id => Some(codes.clone()),
+            Packet::Unsuback {
+                id: have, codes, ..
+            } if *have == id => Some(codes.clone()),
             _ => None,
         })
     }
 
     /// Publishes and goes through the whole handshake of its QoS; returns the reason code of PUBACK, PUBREC or PUBCOMP.
     pub fn publish(&mut self, topic: &str, payload: &[u8], qos: u8) -> u8 {
-        self.publish_all(Publish { topic, payload, qos, ..Publish::default() })
+        self.publish_all(Publish {
+            topic,
+            payload,
+            qos,
+            ..Publish::default()
+        })
     }
 
     /// The same for a retained message.
     pub fn retain(&mut self, topic: &str, payload: &[u8], qos: u8) -> u8 {
-        self.publish_all(Publish { topic, payload, qos, retain: true, ..Publish::default() })
+        self.publish_all(Publish {
+            topic,
+            payload,
+            qos,
+            retain: true,
+            ..Publish::default()
+        })
     }
 
     /// The same with everything that a PUBLISH has; the packet identifier is set here.
@@ -203,10 +239,18 @@ impl Client {
 
     /// Waits for an acknowledgement of this type and identifier, and gives its reason code.
     pub fn ack(&mut self, kind: u8, id: u16) -> u8 {
-        self.wait(&format!("acknowledgement of type {kind} for {id}"), |packet| match packet {
-            Packet::Ack { kind: have, id: of, code, .. } if *have == kind && *of == id => Some(*code),
-            _ => None,
-        })
+        self.wait(
+            &format!("acknowledgement of type {kind} for {id}"),
+            |packet| match packet {
+                Packet::Ack {
+                    kind: have,
+                    id: of,
+                    code,
+                    ..
+                } if *have == kind && *of == id => Some(*code),
+                _ => None,
+            },
+        )
     }
 
     /// The next message, not acknowledged.
@@ -252,7 +296,9 @@ impl Client {
     /// PINGREQ and its answer: what was sent before has been handled by the server's reactor of this client.
     pub fn fence(&mut self) {
         self.send(&packet::PINGREQ);
-        self.wait("PINGRESP", |packet| (*packet == Packet::Pingresp).then_some(()));
+        self.wait("PINGRESP", |packet| {
+            (*packet == Packet::Pingresp).then_some(())
+        });
     }
 
     /// The connection must end now; returns the code of a DISCONNECT or a refusing CONNACK that came last, if one did.
@@ -269,18 +315,16 @@ impl Client {
                 Event::Packet(Packet::Connack { code, .. }) if code != 0 => last = Some(code),
                 Event::Packet(_) => {}
                 Event::Closed => {
-                    assert!(self.leftover().is_empty(), "half a packet before the end: {:02x?}", self.leftover());
+                    assert!(
+                        self.leftover().is_empty(),
+                        "half a packet before the end: {:02x?}",
+                        self.leftover()
+                    );
                     return last;
                 }
                 Event::Nothing => panic!("the connection stays open (last code {last:02x?})"),
             }
         }
-    }
-
-    /// Nothing but what was kept has come, and nothing comes while `patience` lasts.
-    pub fn stays_silent(&mut self, patience: Duration) {
-        let event = self.event(patience);
-        assert_eq!(event, Event::Nothing);
     }
 
     /// DISCONNECT with success, and waits until the server has closed.

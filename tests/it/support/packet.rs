@@ -24,10 +24,8 @@ pub mod id {
     pub const SESSION_EXPIRY: u8 = 0x11;
     pub const ASSIGNED_CLIENT_ID: u8 = 0x12;
     pub const SERVER_KEEP_ALIVE: u8 = 0x13;
-    pub const AUTH_METHOD: u8 = 0x15;
     pub const REQUEST_PROBLEM: u8 = 0x17;
     pub const WILL_DELAY: u8 = 0x18;
-    pub const REASON_STRING: u8 = 0x1f;
     pub const RECEIVE_MAXIMUM: u8 = 0x21;
     pub const ALIAS_MAXIMUM: u8 = 0x22;
     pub const ALIAS: u8 = 0x23;
@@ -104,7 +102,16 @@ pub struct Connect<'a> {
 impl<'a> Connect<'a> {
     /// A clean connection with no keep alive.
     pub fn new(version: u8, id: &'a str) -> Self {
-        Self { version, id, clean: true, keep_alive: 0, will: None, user: None, password: None, props: &[] }
+        Self {
+            version,
+            id,
+            clean: true,
+            keep_alive: 0,
+            will: None,
+            user: None,
+            password: None,
+            props: &[],
+        }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -113,7 +120,11 @@ impl<'a> Connect<'a> {
             | will.map_or(0, |w| 0x04 | w.qos << 3 | u8::from(w.retain) << 5)
             | u8::from(self.password.is_some()) << 6
             | u8::from(self.user.is_some()) << 7;
-        let mut body = prefixed(if self.version == 3 { b"MQIsdp" } else { b"MQTT" });
+        let mut body = prefixed(if self.version == 3 {
+            b"MQIsdp"
+        } else {
+            b"MQTT"
+        });
         body.extend([self.version, flags]);
         body.extend(self.keep_alive.to_be_bytes());
         body.extend(properties(self.version, self.props));
@@ -151,7 +162,10 @@ impl Publish<'_> {
         }
         body.extend(properties(version, self.props));
         body.extend_from_slice(self.payload);
-        packet(0x30 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain), &body)
+        packet(
+            0x30 | u8::from(self.dup) << 3 | self.qos << 1 | u8::from(self.retain),
+            &body,
+        )
     }
 }
 
@@ -237,7 +251,16 @@ impl Props {
     }
 
     pub fn pairs(&self) -> Vec<(&str, &str)> {
-        self.0.iter().filter_map(|(_, value)| if let Value::Pair(a, b) = value { Some((a.as_str(), b.as_str())) } else { None }).collect()
+        self.0
+            .iter()
+            .filter_map(|(_, value)| {
+                if let Value::Pair(a, b) = value {
+                    Some((a.as_str(), b.as_str()))
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }
 
@@ -262,15 +285,38 @@ impl Message {
 /// What a server may send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
-    Connack { present: bool, code: u8, props: Props },
+    Connack {
+        present: bool,
+        code: u8,
+        props: Props,
+    },
     Publish(Message),
     /// `kind` is the packet type, 4 to 7.
-    Ack { kind: u8, id: u16, code: u8, props: Props },
-    Suback { id: u16, codes: Vec<u8>, props: Props },
-    Unsuback { id: u16, codes: Vec<u8>, props: Props },
+    Ack {
+        kind: u8,
+        id: u16,
+        code: u8,
+        props: Props,
+    },
+    Suback {
+        id: u16,
+        codes: Vec<u8>,
+        props: Props,
+    },
+    Unsuback {
+        id: u16,
+        codes: Vec<u8>,
+        props: Props,
+    },
     Pingresp,
-    Disconnect { code: u8, props: Props },
-    Auth { code: u8, props: Props },
+    Disconnect {
+        code: u8,
+        props: Props,
+    },
+    Auth {
+        code: u8,
+        props: Props,
+    },
 }
 
 /// The first whole packet of `buf` and its length; panics when the server broke the standard.
@@ -294,13 +340,24 @@ fn parse(first: u8, body: &[u8], version: u8) -> Packet {
     let mut read = Reader { body, version };
     let (kind, flags) = (first >> 4, first & 0x0f);
     let expected = if kind == 6 { 2 } else { 0 };
-    assert!(kind == 3 || flags == expected, "wrong flags from the server: {first:02x}");
+    assert!(
+        kind == 3 || flags == expected,
+        "wrong flags from the server: {first:02x}"
+    );
     let packet = match kind {
         2 => {
             let present = read.byte();
             assert!(present < 2, "reserved bits in CONNACK: {present:02x}");
             // A server that refuses a CONNECT whose version it can't speak answers in its own; both forms are let through here.
-            Packet::Connack { present: present == 1, code: read.byte(), props: if read.body.is_empty() { Props::default() } else { read.props(true) } }
+            Packet::Connack {
+                present: present == 1,
+                code: read.byte(),
+                props: if read.body.is_empty() {
+                    Props::default()
+                } else {
+                    read.props(true)
+                },
+            }
         }
         3 => {
             let topic = read.text();
@@ -311,29 +368,56 @@ fn parse(first: u8, body: &[u8], version: u8) -> Packet {
             assert!(qos > 0 || flags & 8 == 0, "DUP at QoS 0 from the server");
             let props = read.props(version == 5);
             let payload = std::mem::take(&mut read.body).to_vec();
-            Packet::Publish(Message { topic, payload, qos, retain: flags & 1 == 1, dup: flags & 8 != 0, id, props })
+            Packet::Publish(Message {
+                topic,
+                payload,
+                qos,
+                retain: flags & 1 == 1,
+                dup: flags & 8 != 0,
+                id,
+                props,
+            })
         }
         4..=7 => {
             let id = read.two();
             let code = if read.body.is_empty() { 0 } else { read.byte() };
-            Packet::Ack { kind, id, code, props: read.rest_props() }
+            Packet::Ack {
+                kind,
+                id,
+                code,
+                props: read.rest_props(),
+            }
         }
         9 | 11 => {
             let id = read.two();
             let props = read.props(version == 5);
             let codes = std::mem::take(&mut read.body).to_vec();
-            if kind == 9 { Packet::Suback { id, codes, props } } else { Packet::Unsuback { id, codes, props } }
+            if kind == 9 {
+                Packet::Suback { id, codes, props }
+            } else {
+                Packet::Unsuback { id, codes, props }
+            }
         }
         13 => Packet::Pingresp,
         14 | 15 => {
-            assert!(version == 5, "DISCONNECT or AUTH to a client of version {version}");
+            assert!(
+                version == 5,
+                "DISCONNECT or AUTH to a client of version {version}"
+            );
             let code = if read.body.is_empty() { 0 } else { read.byte() };
             let props = read.rest_props();
-            if kind == 14 { Packet::Disconnect { code, props } } else { Packet::Auth { code, props } }
+            if kind == 14 {
+                Packet::Disconnect { code, props }
+            } else {
+                Packet::Auth { code, props }
+            }
         }
         _ => panic!("a packet that no server may send: {first:02x} {body:02x?}"),
     };
-    assert!(read.body.is_empty(), "trailing bytes in a packet from the server: {first:02x} {body:02x?}");
+    assert!(
+        read.body.is_empty(),
+        "trailing bytes in a packet from the server: {first:02x} {body:02x?}"
+    );
     packet
 }
 
@@ -344,7 +428,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn take(&mut self, count: usize) -> &[u8] {
-        let (head, rest) = self.body.split_at_checked(count).expect("a packet from the server that ends early");
+        let (head, rest) = self
+            .body
+            .split_at_checked(count)
+            .expect("a packet from the server that ends early");
         self.body = rest;
         head
     }
@@ -380,7 +467,11 @@ impl Reader<'_> {
     }
 
     fn rest_props(&mut self) -> Props {
-        if self.body.is_empty() { Props::default() } else { self.props(self.version == 5) }
+        if self.body.is_empty() {
+            Props::default()
+        } else {
+            self.props(self.version == 5)
+        }
     }
 
     fn props(&mut self, there: bool) -> Props {
@@ -389,19 +480,26 @@ impl Reader<'_> {
         }
         let len = self.var();
         let inner = self.take(len).to_vec();
-        let mut read = Reader { body: &inner, version: 5 };
+        let mut read = Reader {
+            body: &inner,
+            version: 5,
+        };
         let mut out = Vec::new();
         while !read.body.is_empty() {
             let id = read.byte();
             let value = match id {
-                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => Value::Int(u32::from(read.byte())),
+                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => {
+                    Value::Int(u32::from(read.byte()))
+                }
                 0x13 | 0x21 | 0x22 | 0x23 => Value::Int(u32::from(read.two())),
                 0x02 | 0x11 | 0x18 | 0x27 => {
                     let bytes = read.take(4);
                     Value::Int(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
                 }
                 0x0b => Value::Int(read.var() as u32),
-                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => Value::Bytes(read.data()),
+                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1a | 0x1c | 0x1f => {
+                    Value::Bytes(read.data())
+                }
                 0x26 => Value::Pair(read.text(), read.text()),
                 _ => panic!("property {id:02x} from the server"),
             };

@@ -66,13 +66,19 @@ impl Server {
 
     /// With some keys of `[mqtt]` set.
     pub fn with(reactors: usize, mqtt: &[(&'static str, u64)]) -> Self {
-        Self::launch(&Options { reactors, mqtt: mqtt.to_vec(), max_connections: None, data_dir: None })
+        Self::launch(&Options {
+            reactors,
+            mqtt: mqtt.to_vec(),
+            max_connections: None,
+            data_dir: None,
+        })
     }
 
     pub fn launch(options: &Options) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("server-{}-{serial}", std::process::id()));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("server-{}-{serial}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory for the server");
         let log = dir.join("log");
         let out = File::create(&log).expect("a log file");
@@ -81,8 +87,19 @@ impl Server {
             Broker::Mosquitto => mosquitto(options, &dir),
         };
         let err = out.try_clone().expect("the log file again");
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().expect("the broker starts");
-        let mut server = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)), dir, log, killed: false };
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .expect("the broker starts");
+        let mut server = Self {
+            child,
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            dir,
+            log,
+            killed: false,
+        };
         server.addr = server.ready();
         server
     }
@@ -110,9 +127,17 @@ impl Server {
 
     /// Proportional set size in bytes, of the process alone.
     pub fn pss(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).expect("smaps_rollup of the server");
-        let line = text.lines().find(|line| line.starts_with("Pss:")).expect("a line Pss");
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
+            .expect("smaps_rollup of the server");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("Pss:"))
+            .expect("a line Pss");
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .expect("a number of kB");
         kib * 1024
     }
 
@@ -134,13 +159,22 @@ impl Server {
             let log = self.log();
             // The line may be half written: only whole lines count.
             let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-            if let Some(addr) = whole.lines().filter(|line| line.contains("ready") || line.contains("Opening ipv4")).find_map(address) {
-                if Broker::under_test() == Broker::Stillwire || std::net::TcpStream::connect(addr).is_ok() {
+            if let Some(addr) = whole
+                .lines()
+                .filter(|line| line.contains("ready") || line.contains("Opening ipv4"))
+                .find_map(address)
+            {
+                if Broker::under_test() == Broker::Stillwire
+                    || std::net::TcpStream::connect(addr).is_ok()
+                {
                     return addr;
                 }
             }
             let ended = self.child.try_wait().expect("the state of the server");
-            assert!(ended.is_none() && Instant::now() < end, "the server did not get ready ({ended:?}):\n{log}");
+            assert!(
+                ended.is_none() && Instant::now() < end,
+                "the server did not get ready ({ended:?}):\n{log}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -158,7 +192,10 @@ impl Drop for Server {
             eprintln!("the server's last lines:");
             tail.iter().rev().for_each(|line| eprintln!("  {line}"));
         } else if !self.killed {
-            assert!(ended.is_none(), "the server died by itself ({ended:?}):\n{log}");
+            assert!(
+                ended.is_none(),
+                "the server died by itself ({ended:?}):\n{log}"
+            );
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -171,11 +208,18 @@ fn stillwire(options: &Options, dir: &Path) -> Command {
     }
     let config = dir.join("stillwire.toml");
     fs::write(&config, file).expect("the configuration file");
-    let binary = std::env::var_os("STILLWIRE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_stillwire").into());
+    let binary =
+        std::env::var_os("STILLWIRE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_stillwire").into());
     let mut command = Command::new(binary);
-    command.arg("serve").arg("--config").arg(config).args(["--listen", "127.0.0.1:0"]);
+    command
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .args(["--listen", "127.0.0.1:0"]);
     command.args(["--reactors", &options.reactors.to_string()]);
-    command.arg("--data-dir").arg(options.data_dir.clone().unwrap_or_else(|| dir.join("data")));
+    command
+        .arg("--data-dir")
+        .arg(options.data_dir.clone().unwrap_or_else(|| dir.join("data")));
     if let Some(limit) = options.max_connections {
         command.args(["--max-connections", &limit.to_string()]);
     }
@@ -183,8 +227,16 @@ fn stillwire(options: &Options, dir: &Path) -> Command {
 }
 
 fn mosquitto(options: &Options, dir: &Path) -> Command {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
-    let mut file = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type all\nuser root\n");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port")
+        .port();
+    let mut file = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type all\nuser root\n"
+    );
+    if options.mqtt.iter().all(|(key, _)| *key != "queue_messages") {
+        file.push_str("max_queued_messages 0\n");
+    }
     writeln!(file, "# ready 127.0.0.1:{port}").expect("a string takes it");
     for (key, value) in &options.mqtt {
         let key = match *key {
@@ -201,13 +253,19 @@ fn mosquitto(options: &Options, dir: &Path) -> Command {
     fs::write(&config, file).expect("the configuration file");
     // mosquitto's own line names the port alone, so the address is written before it for `ready` to find.
     let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("echo ready 127.0.0.1:{port}; exec mosquitto -c '{}'", config.display()));
+    command.arg("-c").arg(format!(
+        "echo ready 127.0.0.1:{port}; exec mosquitto -c '{}'",
+        config.display()
+    ));
     command
 }
 
 /// The first `127.0.0.1:PORT` of a line.
 fn address(line: &str) -> Option<SocketAddr> {
     let at = line.find("127.0.0.1:")?;
-    let text: String = line[at..].chars().take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':').collect();
+    let text: String = line[at..]
+        .chars()
+        .take_while(|c| c.is_ascii_digit() || *c == '.' || *c == ':')
+        .collect();
     text.parse().ok()
 }

@@ -1,0 +1,358 @@
+//! The one table of configuration keys: name, what is accepted, where it goes, what it means. The file, the flags, `stillwire config`
+//! and the table in README.md all follow from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::resolved::{Config, LogFormat, QueueFull};
+use super::value::{Kind, Value};
+use crate::limits;
+
+/// One key.
+pub struct Key {
+    /// Its name with the table it stands in, such as `mqtt.max_inflight`.
+    pub name: &'static str,
+    /// What it accepts.
+    pub kind: Kind,
+    /// What it means, in a sentence.
+    pub doc: &'static str,
+    /// Its value in a configuration.
+    pub get: fn(&Config) -> Value,
+    /// Puts a value that [`Kind::read`] has accepted into a configuration.
+    pub set: fn(&mut Config, Value),
+}
+
+impl Key {
+    /// The table and the name inside it; the table of top-level keys is empty.
+    pub fn split(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+
+    /// The default as it would be written.
+    pub fn default(&self) -> String {
+        match self.kind {
+            Kind::Count { auto: true, .. } => self.kind.print(&Value::Auto),
+            _ => self.kind.print(&(self.get)(&Config::new(1, 1))),
+        }
+    }
+}
+
+/// The place of a key in [`KEYS`].
+pub fn position(name: &str) -> Option<usize> {
+    KEYS.iter().position(|key| key.name == name)
+}
+
+/// The key with the name most like `unknown`, in whatever table.
+pub fn nearest(unknown: &str) -> &'static str {
+    // Long enough for every name; what an operator typed can be a megabyte.
+    let unknown: String = unknown.chars().take(64).collect();
+    let distance = |key: &Key| {
+        // A key in the wrong table is one step away from the right one.
+        let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+        let whole = strsim::levenshtein(&unknown, key.name);
+        whole.min(strsim::levenshtein(&last(&unknown), &last(key.name)) + 1)
+    };
+    KEYS.iter()
+        .min_by_key(|key| distance(key))
+        .map_or("listen", |key| key.name)
+}
+
+/// A field of [`Config`] as a [`Value`] and back.
+trait Field: Sized {
+    fn value(&self) -> Value;
+    /// `None` if the value is not of this field's type, which the table's own test rules out.
+    fn from(value: Value) -> Option<Self>;
+}
+
+macro_rules! number_fields {
+    ($($number:ty),+) => {$(
+        impl Field for $number {
+            #[allow(clippy::cast_lossless, reason = "one body for all widths, usize among them; none is over 64 bits")]
+            fn value(&self) -> Value {
+                Value::Number(*self as u64)
+            }
+            fn from(value: Value) -> Option<Self> {
+                let Value::Number(number) = value else { return None };
+                <$number>::try_from(number).ok()
+            }
+        }
+    )+};
+}
+
+number_fields!(u16, u32, u64, usize);
+
+impl Field for bool {
+    fn value(&self) -> Value {
+        Value::Switch(*self)
+    }
+    fn from(value: Value) -> Option<Self> {
+        if let Value::Switch(on) = value {
+            Some(on)
+        } else {
+            None
+        }
+    }
+}
+
+impl Field for PathBuf {
+    fn value(&self) -> Value {
+        Value::Text(self.to_string_lossy().into_owned())
+    }
+    fn from(value: Value) -> Option<Self> {
+        if let Value::Text(text) = value {
+            Some(text.into())
+        } else {
+            None
+        }
+    }
+}
+
+impl Field for Vec<SocketAddr> {
+    fn value(&self) -> Value {
+        Value::List(self.iter().map(ToString::to_string).collect())
+    }
+    fn from(value: Value) -> Option<Self> {
+        let Value::List(list) = value else {
+            return None;
+        };
+        list.iter().map(|address| address.parse().ok()).collect()
+    }
+}
+
+macro_rules! choice_field {
+    ($choice:ty, $words:ident: $($word:literal => $variant:path),+) => {
+        const $words: &[&str] = &[$($word),+];
+        impl Field for $choice {
+            fn value(&self) -> Value {
+                $(if *self == $variant { return Value::Text($word.to_owned()); })+
+                unreachable!("each variant has its word")
+            }
+            fn from(value: Value) -> Option<Self> {
+                match value {
+                    $(Value::Text(word) if word == $word => Some($variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
+choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "refuse" => QueueFull::Refuse);
+choice_field!(
+    tracing::Level, LOG_LEVELS:
+    "error" => tracing::Level::ERROR, "warn" => tracing::Level::WARN, "info" => tracing::Level::INFO,
+    "debug" => tracing::Level::DEBUG, "trace" => tracing::Level::TRACE
+);
+
+macro_rules! keys {
+    ($($($field:ident).+ : $kind:expr, $doc:literal;)+) => {
+        /// Every key, in the order in which it is printed: top-level keys first, then table by table.
+        pub const KEYS: &[Key] = &[$(Key {
+            name: stringify!($($field).+),
+            kind: $kind,
+            doc: $doc,
+            get: |config| config.$($field).+.value(),
+            set: |config, value| {
+                config.$($field).+ = Field::from(value).expect("the key's kind admits only what its field takes");
+            },
+        }),+];
+    };
+}
+
+const fn count(min: u64, max: u64) -> Kind {
+    Kind::Count {
+        min,
+        max,
+        auto: false,
+    }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
+const fn seconds(min: u64, max: u64) -> Kind {
+    Kind::Seconds { min, max }
+}
+
+const U32: u64 = u32::MAX as u64;
+const U16: u64 = u16::MAX as u64;
+const SESSIONS: u64 = limits::MAX_CONNECTIONS * 4;
+
+keys! {
+    listen: Kind::Addresses,
+        "Addresses for plain MQTT over TCP; port 0 takes a free port.";
+    reactors: Kind::Count { min: 1, max: limits::MAX_REACTORS as u64, auto: true },
+        "Reactor threads; auto is one for each core this process may use.";
+    pin: Kind::Switch,
+        "Pin reactor i to the i-th core this process may use, modulo their number.";
+    data_dir: Kind::Path,
+        "Where the server keeps what must outlive it; created and locked at start.";
+    max_connections: Kind::Count { min: 1, max: limits::MAX_CONNECTIONS, auto: true },
+        "Connections held at most, over all reactors; auto is what this machine allows.";
+    drain_timeout: seconds(0, 3600),
+        "Time between SIGTERM and the end, at most.";
+    log.format: Kind::Choice(LOG_FORMATS),
+        "Log lines as text or as one JSON object each.";
+    log.level: Kind::Choice(LOG_LEVELS),
+        "The least severe level that is logged.";
+    log.connections: Kind::Switch,
+        "One log line for each connection that opens or closes.";
+    mqtt.max_packet_size: bytes(64, limits::LARGEST_PACKET),
+        "Largest packet a client may send, fixed header included.";
+    mqtt.max_connect_size: bytes(64, limits::LARGEST_PACKET),
+        "Largest CONNECT; caps what an unauthenticated peer can make the server keep.";
+    mqtt.connect_timeout: seconds(1, 600),
+        "Time from accept to a whole CONNECT.";
+    mqtt.receive_maximum: count(1, U16),
+        "Unacknowledged QoS 1 and 2 messages that one client may have sent.";
+    mqtt.max_inflight: count(1, U16),
+        "Unacknowledged QoS 1 and 2 messages sent to one client at most; its own Receive Maximum lowers it.";
+    mqtt.topic_alias_maximum: count(0, U16),
+        "Topic aliases in each direction of a connection; 0: none.";
+    mqtt.server_keep_alive: seconds(0, U16),
+        "Keep alive imposed on MQTT 5 clients that ask for more, or for none; 0: theirs is taken.";
+    mqtt.max_session_expiry: seconds(0, U32),
+        "Longest session expiry; also that of MQTT 3 sessions with clean session 0. 4294967295: sessions never expire.";
+    mqtt.max_sessions: count(1, SESSIONS),
+        "Sessions at most, connected or not.";
+    mqtt.queue_messages: count(1, 10_000_000),
+        "Messages one session's queue holds at most.";
+    mqtt.queue_bytes: bytes(1024, U32),
+        "Bytes one session's queue holds at most.";
+    mqtt.queue_full: Kind::Choice(QUEUE_FULL),
+        "What a full queue of an offline session does with a QoS 1 or 2 message.";
+    mqtt.write_backlog: bytes(4096, 1 << 30),
+        "Bytes of unwritten packets one connection may have waiting.";
+    mqtt.write_timeout: seconds(1, 3600),
+        "Time a connection may have unwritten bytes waiting without taking any.";
+    mqtt.max_subscriptions: count(1, 1_000_000),
+        "Subscriptions one client may have.";
+    mqtt.max_topic_levels: count(1, U16),
+        "Levels of a topic name or filter.";
+    mqtt.max_retained: count(0, U32),
+        "Retained messages at most, over all reactors; 0: none are kept.";
+    mqtt.max_retained_bytes: bytes(0, 1 << 40),
+        "Bytes of all retained messages at most, over all reactors.";
+    mqtt.sys_interval: seconds(0, 86_400),
+        "Time between two rounds of `$SYS` messages; 0: none.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_takes_the_ends_of_its_range_and_its_default() {
+        for key in KEYS {
+            let values = match key.kind {
+                Kind::Count { min, max, .. }
+                | Kind::Bytes { min, max }
+                | Kind::Seconds { min, max } => {
+                    vec![Value::Number(min), Value::Number(max)]
+                }
+                Kind::Switch => vec![Value::Switch(true), Value::Switch(false)],
+                Kind::Choice(words) => words
+                    .iter()
+                    .map(|word| Value::Text((*word).to_owned()))
+                    .collect(),
+                Kind::Path => vec![Value::Text("/a".to_owned())],
+                Kind::Addresses => vec![Value::List(vec!["[::1]:1".to_owned()])],
+            };
+            let mut config = Config::new(1, 1);
+            let default = (key.get)(&config);
+            for value in values.into_iter().chain([default]) {
+                (key.set)(&mut config, value.clone());
+                assert_eq!((key.get)(&config), value, "{}", key.name);
+            }
+            if let (
+                Kind::Count { min, max, .. }
+                | Kind::Bytes { min, max }
+                | Kind::Seconds { min, max },
+                Value::Number(now),
+            ) = (key.kind, (key.get)(&Config::new(1, 1)))
+            {
+                assert!(
+                    (min..=max).contains(&now),
+                    "the default of {} is out of its range",
+                    key.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_plain_and_unique_and_tables_stand_together() {
+        let mut tables = vec![""];
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(
+                key.name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte)),
+                "{}",
+                key.name
+            );
+            assert_eq!(position(key.name), Some(at));
+            let (table, _) = key.split();
+            if tables.last() != Some(&table) {
+                assert!(!tables.contains(&table), "{table} is split");
+                tables.push(table);
+            }
+            assert!(
+                key.doc.ends_with('.') && !key.doc.contains('|'),
+                "{}",
+                key.name
+            );
+        }
+    }
+
+    fn row(key: &Key) -> String {
+        let kind = match key.kind {
+            Kind::Count { auto: false, .. } => "count",
+            Kind::Count { auto: true, .. } => "count or `\"auto\"`",
+            Kind::Bytes { .. } => "bytes",
+            Kind::Seconds { .. } => "seconds",
+            Kind::Switch => "boolean",
+            Kind::Choice(_) => &key.kind.accepts().replace("one of ", ""),
+            Kind::Path => "path",
+            Kind::Addresses => "list of addresses",
+        };
+        let range = key
+            .kind
+            .permitted()
+            .map_or(String::new(), |range| format!(", {range}"));
+        format!(
+            "| `{}` | {kind}{range} | `{}` | {} |",
+            key.name,
+            key.default(),
+            key.doc
+        )
+    }
+
+    #[test]
+    fn the_readme_has_every_key() {
+        let expected: Vec<String> = KEYS.iter().map(row).collect();
+        let readme = include_str!("../../README.md");
+        let table = expected.join("\n");
+        assert!(
+            readme.contains(&table),
+            "the configuration table of README.md should be:\n{table}"
+        );
+    }
+
+    #[test]
+    fn the_nearest_key_is_found_across_tables() {
+        for (typed, meant) in [
+            ("lissen", "listen"),
+            ("max_inflight", "mqtt.max_inflight"),
+            ("mqqt.max_inflight", "mqtt.max_inflight"),
+            ("mqtt.max_packet", "mqtt.max_packet_size"),
+            ("mqtt.reactor", "reactors"),
+        ] {
+            assert_eq!(nearest(typed), meant, "{typed}");
+        }
+        nearest(&"x".repeat(1 << 20));
+        nearest("");
+    }
+}

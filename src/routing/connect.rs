@@ -1,0 +1,237 @@
+//! CONNECT: a session begins or goes on (MQTT 5 section 3.1, 4.1).
+
+use super::port::{CloseCause, Port};
+use super::{Attached, Shard, greet};
+use crate::clock::{Millis, Tick};
+use crate::ids::{ConnId, SessionIdx};
+use crate::session::alias::Outbound;
+use crate::session::message::Message;
+use crate::session::{Flags, Presence, Session, Will};
+use crate::topic::validate_name;
+use crate::wheel::Link;
+use crate::wire::{Connack, Connect, ReasonCode, Version};
+
+impl Shard {
+    /// Takes a client in. None: it was refused, CONNACK and [`Port::close`] have been called.
+    pub fn connect(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Option<Attached> {
+        self.counters().packets_in.add(1);
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| self.assign_client_id());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        if let Err(reason) = self.acceptable(connect) {
+            return self.refuse(conn, connect.version, reason, port);
+        }
+        let Some((idx, present)) = self.open(client_id, connect.clean_start, now, port) else {
+            return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
+        };
+        self.bind(idx, conn, connect);
+        self.connack(idx, connect, present, assigned.as_deref(), port);
+        if present {
+            self.group_members_online(idx, port);
+            self.redeliver(idx, now, port);
+            self.pump(idx, now, port);
+        }
+        Some(Attached {
+            session: idx,
+            keep_alive: self.keep_alive(connect),
+        })
+    }
+
+    fn refuse(
+        &mut self,
+        conn: ConnId,
+        version: Version,
+        reason: ReasonCode,
+        port: &mut impl Port,
+    ) -> Option<Attached> {
+        self.counters().connects_refused.add(1);
+        let reply = greet::refusal(version, reason);
+        self.counters().packets_out.add(1);
+        port.send(conn, &reply);
+        port.close(conn, CloseCause::Refused);
+        None
+    }
+
+    fn acceptable(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        if connect.authentication_method.is_some() {
+            // Section 4.12: a method that the server doesn't know.
+            return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
+        }
+        let nameless_may_not_stay = connect.client_id.is_empty()
+            && match connect.version {
+                Version::V31 => true,
+                // 3.1.1 section 3.1.3.1: no session could be found again under a name that the client isn't told.
+                Version::V311 => !connect.clean_start,
+                Version::V5 => false,
+            };
+        if nameless_may_not_stay {
+            return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        }
+        if let Some(will) = &connect.will {
+            validate_name(will.topic, self.mqtt().max_topic_levels)
+                .map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
+            if super::publish::is_reserved(will.topic) {
+                return Err(ReasonCode::NOT_AUTHORIZED);
+            }
+        }
+        Ok(())
+    }
+
+    /// An identifier whose home is here.
+    fn assign_client_id(&mut self) -> String {
+        loop {
+            let id = format!("sw-{:016x}", self.random());
+            if greet::home(&self.shared.hasher, &id, self.reactors()) == self.me
+                && self.find(&id).is_none()
+            {
+                return id;
+            }
+        }
+    }
+
+    /// Finds or makes the session. True: it was there and goes on (Session Present). None: there is no place for another session.
+    fn open(
+        &mut self,
+        client_id: &str,
+        clean_start: bool,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Option<(SessionIdx, bool)> {
+        if let Some(idx) = self.find(client_id) {
+            self.take_over(idx, now, port);
+            // A session with expiry 0 ended with the connection that was taken over.
+            match self.find(client_id) {
+                Some(idx) if !clean_start => {
+                    self.wake(idx);
+                    return Some((idx, true));
+                }
+                Some(idx) => self.end(idx, now, port),
+                None => {}
+            }
+        }
+        if !self.take_session_place() {
+            return None;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        let text = self.ids.insert(client_id.as_bytes());
+        let at = self.sessions.0.insert(Session {
+            client_id: text,
+            serial: self.serial,
+            presence: Presence::Offline {
+                until: Tick(u32::MAX),
+            },
+            flow: None,
+            extras: None,
+            expiry: 0,
+            link: Link::default(),
+            max_packet: u32::MAX,
+            last_id: 0,
+            window: 0,
+            version: Version::V311,
+            flags: Flags::default(),
+        });
+        let hash = self.shared.hasher.hash(client_id);
+        let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
+        self.by_id.insert_unique(hash.0, at as u32, |&at| {
+            let text = std::str::from_utf8(ids.get(sessions[at as usize].client_id))
+                .expect("client identifiers are stored as checked");
+            hasher.hash(text).0
+        });
+        self.counters().sessions.add(1);
+        Some((SessionIdx(at as u32), false))
+    }
+
+    /// The new connection is the session's.
+    fn bind(&mut self, idx: SessionIdx, conn: ConnId, connect: &Connect<'_>) {
+        let mqtt = &self.shared.mqtt;
+        let will = connect.will.as_ref().map(|will| Will {
+            message: Message::from_will(will, self.shared.hasher.hash(will.topic)),
+            expiry: will.properties.message_expiry,
+            delay: will.delay,
+        });
+        let expiry = match connect.version {
+            Version::V5 => connect.session_expiry.min(mqtt.max_session_expiry),
+            _ if connect.clean_start => 0,
+            _ => mqtt.max_session_expiry,
+        };
+        let aliases = connect.topic_alias_maximum.min(mqtt.topic_alias_maximum);
+        let session = &mut self.sessions[idx];
+        session.presence = Presence::Online(conn);
+        session.expiry = expiry;
+        session.version = connect.version;
+        session.max_packet = connect.maximum_packet_size.unwrap_or(u32::MAX);
+        session.window = connect.receive_maximum.min(mqtt.max_inflight);
+        session.flags = Flags::default();
+        session.flags.put(
+            Flags::PROBLEM_INFORMATION,
+            connect.request_problem_information,
+        );
+        if will.is_some() || aliases > 0 {
+            let extras = session.extras_mut();
+            extras.will = will;
+            extras.aliases_out = (aliases > 0).then(|| Outbound::new(aliases));
+        }
+        self.counters().sessions_online.add(1);
+    }
+
+    /// Section 3.1.2.10. An MQTT 3 client can't be told of another keep alive than its own, so its own holds.
+    fn keep_alive(&self, connect: &Connect<'_>) -> u16 {
+        let imposed = self.mqtt().server_keep_alive;
+        let imposes = connect.version == Version::V5
+            && imposed > 0
+            && (connect.keep_alive == 0 || connect.keep_alive > imposed);
+        if imposes { imposed } else { connect.keep_alive }
+    }
+
+    fn connack(
+        &mut self,
+        idx: SessionIdx,
+        connect: &Connect<'_>,
+        present: bool,
+        assigned: Option<&str>,
+        port: &mut impl Port,
+    ) {
+        let mqtt = &self.shared.mqtt;
+        let session = &self.sessions[idx];
+        let keep_alive = self.keep_alive(connect);
+        let connack = Connack {
+            session_present: present,
+            session_expiry: (session.expiry != connect.session_expiry).then_some(session.expiry),
+            receive_maximum: Some(mqtt.receive_maximum),
+            maximum_packet_size: Some(mqtt.max_packet_size),
+            assigned_client_id: assigned,
+            topic_alias_maximum: mqtt.topic_alias_maximum,
+            server_keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
+            ..Connack::default()
+        };
+        let mut out = std::mem::take(&mut self.scratch.packet);
+        out.clear();
+        connack.encode(connect.version, &mut out);
+        self.send(idx, &out, port);
+        self.scratch.packet = out;
+    }
+
+    /// Sends again, in the order of the first time, what was in flight when the last connection ended (section 4.4).
+    fn redeliver(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let Some(flow) = self.sessions[idx].flow.take() else {
+            return;
+        };
+        for flying in flow.inflight() {
+            match &flying.delivery {
+                Some(delivery) => {
+                    self.transmit(idx, delivery, Some(flying.id), true, now, port);
+                }
+                None => self.send_pubrel(idx, flying.id, ReasonCode::SUCCESS, port),
+            }
+        }
+        self.sessions[idx].flow = Some(flow);
+    }
+}

@@ -1,0 +1,365 @@
+//! One message to one session: sent, put in flight, queued, or shed; and the queue that goes on when there is room.
+//!
+//! QoS 0 is sent now or not at all: to a client whose backlog is full it is dropped and counted. QoS 1 and 2 wait in the session's
+//! queue. While the client is connected, what is over the queue's limits is held and its publisher waits, until the client has acknowledged
+//! nothing for the length of the write timeout: then it is cut off. For an absent client [`QueueFull`] decides.
+
+use std::sync::Arc;
+
+use super::port::{CloseCause, Port};
+use super::{Fault, Shard, subscribe};
+use crate::clock::Millis;
+use crate::config::resolved::QueueFull;
+use crate::ids::SessionIdx;
+use crate::session::Flags;
+use crate::session::alias::Naming;
+use crate::session::flow::{Delivery, QueueLimits, Queued};
+use crate::session::message::Message;
+use crate::topic::GroupKey;
+use crate::wire::publish::{self, PublishOut};
+use crate::wire::{PacketId, Qos, ReasonCode};
+
+/// How a session is to get a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grant<'a> {
+    /// The lower of the published and the granted QoS.
+    pub(super) qos: Qos,
+    /// The RETAIN flag to send.
+    pub(super) retain: bool,
+    /// Subscription identifiers to send.
+    pub(super) ids: &'a [u32],
+    /// The shared subscription that chose the session.
+    pub(super) group: Option<&'a Arc<GroupKey>>,
+}
+
+impl Grant<'_> {
+    /// At this QoS, and nothing else.
+    pub(super) fn plain(qos: Qos) -> Self {
+        Self {
+            qos,
+            retain: false,
+            ids: &[],
+            group: None,
+        }
+    }
+}
+
+impl Shard {
+    /// Gives a message to a session.
+    pub(super) fn offer(
+        &mut self,
+        idx: SessionIdx,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        if self.sessions[idx].flags.has(Flags::WATCHING_RETAINED) {
+            self.saw_live(idx, message);
+        }
+        self.offer_retained(idx, message, grant, now, port);
+    }
+
+    /// As [`Shard::offer`], for a message that is no live one.
+    pub(super) fn offer_retained(
+        &mut self,
+        idx: SessionIdx,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        if message.is_expired(now) {
+            self.counters().dropped_expired.add(1);
+            return;
+        }
+        let conn = self.sessions[idx].conn();
+        if grant.qos == Qos::AtMostOnce {
+            match conn {
+                Some(conn) if port.has_room(conn) => {
+                    self.transmit_plain(idx, message, grant, now, port);
+                }
+                Some(_) => self.counters().dropped_backlog.add(1),
+                // QoS 0 is for those who are there (section 4.1: the server may keep it, and we don't).
+                None => {}
+            }
+            return;
+        }
+        let delivery = Delivery {
+            message: Arc::clone(message),
+            qos: grant.qos,
+            retain: grant.retain,
+            ids: grant.ids.into(),
+            group: grant.group.cloned(),
+        };
+        match conn {
+            Some(conn) => {
+                let session = &mut self.sessions[idx];
+                let (window, mut last_id) = (usize::from(session.window), session.last_id);
+                let flow = session.flow_mut();
+                if flow.queued() == 0 && flow.in_flight() < window && port.has_room(conn) {
+                    let id = flow.launch(delivery.clone(), &mut last_id);
+                    session.last_id = last_id;
+                    self.fly(idx, &delivery, id, now, port);
+                } else if self.enqueue(idx, delivery) == Queued::Held {
+                    self.watch_for_stall(idx, now);
+                }
+            }
+            None => self.enqueue_offline(idx, delivery, now, port),
+        }
+    }
+
+    fn queue_limits(&self) -> QueueLimits {
+        QueueLimits {
+            messages: self.mqtt().queue_messages as usize,
+            bytes: self.mqtt().queue_bytes as usize,
+        }
+    }
+
+    fn enqueue(&mut self, idx: SessionIdx, delivery: Delivery) -> Queued {
+        let limits = self.queue_limits();
+        self.counters().queued.add(1);
+        self.sessions[idx].flow_mut().enqueue(delivery, limits)
+    }
+
+    /// Publishers wait for a connected client: it is looked at again after the write timeout.
+    fn watch_for_stall(&mut self, idx: SessionIdx, now: Millis) {
+        if !self.sessions[idx].link.is_linked() {
+            let due = now
+                .tick()
+                .after_millis(u64::from(self.mqtt().write_timeout) * 1000);
+            self.wheel.schedule(&mut self.sessions, idx.0, due);
+        }
+    }
+
+    /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout, must not hold them up
+    /// any longer.
+    pub(super) fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return;
+        };
+        if flow.has_stalled() {
+            let fault = Fault {
+                reason: ReasonCode::QUOTA_EXCEEDED,
+                cause: CloseCause::SlowReader,
+            };
+            self.expel(idx, fault, now, port);
+        } else if flow.held() > 0 {
+            self.watch_for_stall(idx, now);
+        }
+    }
+
+    /// The queue of an absent client has no publisher that could wait for it: the operator's policy decides.
+    fn enqueue_offline(
+        &mut self,
+        idx: SessionIdx,
+        delivery: Delivery,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let limits = self.queue_limits();
+        if self.mqtt().queue_full == QueueFull::Refuse
+            && !self.sessions[idx]
+                .flow_mut()
+                .has_room_for(&delivery, limits)
+        {
+            self.counters().dropped_queue.add(1);
+            delivery.message.mark_refused();
+            self.sessions[idx].tidy();
+            return;
+        }
+        while !self.sessions[idx]
+            .flow_mut()
+            .has_room_for(&delivery, limits)
+        {
+            let Some((oldest, was_held)) = self.sessions[idx].flow_mut().dequeue() else {
+                break;
+            };
+            self.counters().queued.sub(1);
+            self.counters().dropped_queue.add(1);
+            if was_held {
+                self.settle(&oldest.message, now, port);
+            }
+        }
+        self.enqueue(idx, delivery);
+    }
+
+    /// The client is gone, and publishers wait for its queue: the policy for absent clients now holds for these messages too.
+    pub(super) fn rule_on_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return;
+        };
+        let held = flow.take_held();
+        self.counters().queued.sub(held.len() as u64);
+        for delivery in held {
+            let message = Arc::clone(&delivery.message);
+            self.enqueue_offline(idx, delivery, now, port);
+            self.settle(&message, now, port);
+        }
+    }
+
+    /// Sends from the queue while the window and the connection have room.
+    pub(super) fn pump(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let limits = self.queue_limits();
+        while let Some(conn) = self.sessions[idx].conn() {
+            let session = &mut self.sessions[idx];
+            let (window, mut last_id) = (usize::from(session.window), session.last_id);
+            let Some(flow) = &mut session.flow else { break };
+            if flow.in_flight() >= window || !port.has_room(conn) {
+                break;
+            }
+            let Some((delivery, was_held)) = flow.dequeue() else {
+                break;
+            };
+            let message = Arc::clone(&delivery.message);
+            let expired = message.is_expired(now);
+            let id = (!expired).then(|| flow.launch(delivery.clone(), &mut last_id));
+            session.last_id = last_id;
+            let mut taken = if was_held { vec![message] } else { Vec::new() };
+            while let Some(message) = flow.admit(limits) {
+                taken.push(message);
+            }
+            self.counters().queued.sub(1);
+            match id {
+                Some(id) => self.fly(idx, &delivery, id, now, port),
+                None => self.counters().dropped_expired.add(1),
+            }
+            for message in taken {
+                self.settle(&message, now, port);
+            }
+        }
+        self.resume_queries(idx);
+        self.sessions[idx].tidy();
+    }
+
+    /// Sends a message that was put in flight. One that is too large for the client counts as delivered (section 3.1.2.11.4).
+    fn fly(
+        &mut self,
+        idx: SessionIdx,
+        delivery: &Delivery,
+        id: PacketId,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        if !self.transmit(idx, delivery, Some(id), false, now, port)
+            && let Some(flow) = &mut self.sessions[idx].flow
+        {
+            flow.abandon(id);
+        }
+    }
+
+    fn transmit_plain(
+        &mut self,
+        idx: SessionIdx,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let session = &self.sessions[idx];
+        let has_aliases = session
+            .extras
+            .as_ref()
+            .is_some_and(|extras| extras.aliases_out.is_some());
+        if !grant.ids.is_empty() || has_aliases {
+            let delivery = Delivery {
+                message: Arc::clone(message),
+                qos: grant.qos,
+                retain: grant.retain,
+                ids: grant.ids.into(),
+                group: None,
+            };
+            self.transmit(idx, &delivery, None, false, now, port);
+            return;
+        }
+        let (version, max_packet, conn) =
+            (session.version, session.max_packet as usize, session.conn());
+        let (packet, _) = self
+            .frames
+            .get(message, now, version, grant.qos, grant.retain);
+        let counters = self.shared.counters.of(self.me);
+        if packet.len() > max_packet {
+            counters.dropped_too_large.add(1);
+        } else if let Some(conn) = conn {
+            counters.packets_out.add(1);
+            counters.publishes_out.add(1);
+            port.send(conn, packet);
+        }
+    }
+
+    /// Writes a PUBLISH. False: it is larger than the client takes.
+    pub(super) fn transmit(
+        &mut self,
+        idx: SessionIdx,
+        delivery: &Delivery,
+        id: Option<PacketId>,
+        dup: bool,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> bool {
+        let session = &mut self.sessions[idx];
+        let Some(conn) = session.conn() else {
+            return true;
+        };
+        let counters = self.shared.counters.of(self.me);
+        let message = &delivery.message;
+        let aliases = session
+            .extras
+            .as_deref_mut()
+            .and_then(|extras| extras.aliases_out.as_mut());
+        if delivery.ids.is_empty() && aliases.is_none() && !dup {
+            let (packet, id_at) =
+                self.frames
+                    .get(message, now, session.version, delivery.qos, delivery.retain);
+            if packet.len() > session.max_packet as usize {
+                counters.dropped_too_large.add(1);
+                return false;
+            }
+            if let (Some(id), Some(at)) = (id, id_at) {
+                publish::patch_packet_id(packet, at, id);
+            }
+            counters.packets_out.add(1);
+            counters.publishes_out.add(1);
+            port.send(conn, packet);
+            return true;
+        }
+        let naming = aliases
+            .as_ref()
+            .map_or(Naming::Name, |aliases| aliases.naming(message.topic()));
+        let (topic, topic_alias) = match naming {
+            Naming::Name => (message.topic(), None),
+            Naming::Introduce(alias) => (message.topic(), Some(alias)),
+            Naming::Alias(alias) => ("", Some(alias)),
+        };
+        let out = PublishOut {
+            topic,
+            payload: message.payload(),
+            forward: message.forward(),
+            message_expiry: message.expiry_left(now),
+            topic_alias,
+            subscription_ids: &delivery.ids,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            dup,
+        };
+        let packet = &mut self.scratch.packet;
+        packet.clear();
+        publish::encode(packet, session.version, &out, id);
+        if packet.len() > session.max_packet as usize {
+            counters.dropped_too_large.add(1);
+            return false;
+        }
+        if let (Naming::Introduce(_), Some(aliases)) = (naming, aliases) {
+            aliases.introduced(message.topic());
+        }
+        counters.packets_out.add(1);
+        counters.publishes_out.add(1);
+        port.send(conn, packet);
+        true
+    }
+
+    /// The QoS of a delivery.
+    pub(super) fn lower(published: Qos, granted: u8) -> Qos {
+        published.min(subscribe::qos(granted))
+    }
+}

@@ -1,0 +1,84 @@
+//! A message encoded once for each kind of receiver: version, QoS and RETAIN flag. A fan-out copies and patches; it does not encode.
+
+use std::sync::Arc;
+
+use crate::clock::Millis;
+use crate::session::message::Message;
+use crate::wire::publish::{self, PublishOut};
+use crate::wire::{Qos, Version};
+
+/// Two formats, three QoS, RETAIN or not.
+const KINDS: usize = 12;
+
+/// One PUBLISH packet, ready but for its packet identifier.
+#[derive(Debug, Default)]
+struct Frame {
+    bytes: Vec<u8>,
+    /// Where the identifier goes.
+    id_at: Option<usize>,
+    ready: bool,
+}
+
+/// The packets of the message that is being delivered.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Holds the message, so that no other one can come to stand at its address. Its expiry interval is that of the moment.
+    of: Option<(Arc<Message>, Millis)>,
+    frames: [Frame; KINDS],
+}
+
+impl Frames {
+    /// The packet for one kind of receiver, and where its packet identifier goes.
+    pub(super) fn get(
+        &mut self,
+        message: &Arc<Message>,
+        now: Millis,
+        version: Version,
+        qos: Qos,
+        retain: bool,
+    ) -> (&mut [u8], Option<usize>) {
+        let same = self
+            .of
+            .as_ref()
+            .is_some_and(|(of, at)| Arc::ptr_eq(of, message) && *at == now);
+        if !same {
+            for frame in &mut self.frames {
+                frame.ready = false;
+            }
+            self.of = Some((Arc::clone(message), now));
+        }
+        let kind = usize::from(version == Version::V5) * 6 + qos as usize * 2 + usize::from(retain);
+        let frame = &mut self.frames[kind];
+        if !frame.ready {
+            frame.bytes.clear();
+            let out = PublishOut {
+                topic: message.topic(),
+                payload: message.payload(),
+                forward: message.forward(),
+                message_expiry: message.expiry_left(now),
+                topic_alias: None,
+                subscription_ids: &[],
+                qos,
+                retain,
+                dup: false,
+            };
+            frame.id_at = publish::encode(&mut frame.bytes, version, &out, None);
+            frame.ready = true;
+        }
+        (&mut frame.bytes, frame.id_at)
+    }
+
+    /// Lets go of the message, and of buffers that a large one has left.
+    pub(super) fn forget(&mut self) {
+        self.of = None;
+        for frame in &mut self.frames {
+            frame.ready = false;
+            if frame.bytes.capacity() > KEEP {
+                frame.bytes = Vec::new();
+            }
+        }
+    }
+}
+
+/// Buffers up to this size are kept between messages.
+const KEEP: usize = 64 << 10;

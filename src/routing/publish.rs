@@ -1,0 +1,287 @@
+//! PUBLISH: from a client to every shard with interest (MQTT 5 section 3.3).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::mail::Mail;
+use super::port::Port;
+use super::{Fault, Shard, greet};
+use crate::clock::Millis;
+use crate::ids::{ReactorId, SessionIdx};
+use crate::session::message::{Message, Outcome, Publisher};
+use crate::topic::{ReactorSet, validate_name};
+use crate::wire::{PacketId, Publish, Qos, ReasonCode};
+
+/// `$inbox/{client id}/{rest}` reaches that client, whatever it subscribes to.
+const INBOX: &str = "$inbox/";
+
+/// The client identifier that an inbox topic names.
+pub(super) fn inbox_of(topic: &str) -> Option<&str> {
+    let rest = topic.strip_prefix(INBOX)?;
+    Some(
+        rest.split_once('/')
+            .map_or(rest, |(client_id, _)| client_id),
+    )
+}
+
+/// Topics that a client may not publish to: the server's own (section 4.7.2), but for inboxes.
+pub(super) fn is_reserved(topic: &str) -> bool {
+    topic.starts_with('$') && !topic.starts_with(INBOX)
+}
+
+impl Shard {
+    /// A PUBLISH from a client.
+    pub(super) fn publish(
+        &mut self,
+        idx: SessionIdx,
+        publish: &Publish<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
+        self.counters().publishes_in.add(1);
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
+        }
+        let topic = self.resolve_alias(idx, publish)?;
+        validate_name(&topic, self.mqtt().max_topic_levels)
+            .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
+        let Some(id) = publish.packet_id else {
+            if !is_reserved(&topic) {
+                let message = Arc::new(self.message(idx, publish, &topic, now));
+                self.route(&message, now, port);
+            }
+            return Ok(());
+        };
+        if publish.qos == Qos::ExactlyOnce
+            && let Some(flow) = &self.sessions[idx].flow
+            && flow.is_unreleased(id)
+        {
+            // Section 4.3.3: it was taken the first time. Only the PUBREC may have been lost.
+            if !flow.owes(id) {
+                self.send_ack(idx, id, publish.qos, ReasonCode::SUCCESS, port);
+            }
+            return Ok(());
+        }
+        self.check_receive_maximum(idx)?;
+        if is_reserved(&topic) {
+            self.send_ack(idx, id, publish.qos, ReasonCode::NOT_AUTHORIZED, port);
+            return Ok(());
+        }
+        let message = Arc::new(self.message(idx, publish, &topic, now));
+        self.take(idx, id, &message, now, port)
+    }
+
+    /// Routes a QoS 1 or 2 message, and acknowledges it now or when it is settled.
+    fn take(
+        &mut self,
+        idx: SessionIdx,
+        id: PacketId,
+        message: &Arc<Message>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
+        let owes_nothing = self.sessions[idx]
+            .flow
+            .as_ref()
+            .is_none_or(|flow| flow.owed() == 0);
+        if message.qos == Qos::AtLeastOnce && owes_nothing {
+            // The common case: settled at once, nothing to remember.
+            self.route(message, now, port);
+            match message.settle() {
+                Some(outcome) => return self.acknowledge(idx, id, message.qos, outcome, port),
+                None => self.sessions[idx].flow_mut().receive(id, message.qos),
+            };
+        } else {
+            if !self.sessions[idx].flow_mut().receive(id, message.qos) {
+                return Err(Fault::quota());
+            }
+            self.route(message, now, port);
+            if let Some(outcome) = message.settle() {
+                self.sessions[idx].flow_mut().settled(id, outcome);
+                self.release_acks(idx, port)?;
+            }
+        }
+        self.pause_if_owed(idx, port);
+        Ok(())
+    }
+
+    fn message(&self, idx: SessionIdx, publish: &Publish<'_>, topic: &str, now: Millis) -> Message {
+        let publisher = Publisher {
+            reactor: self.me,
+            session: self.id_of(idx),
+            packet_id: publish.packet_id,
+        };
+        Message::from_publish(
+            publish,
+            topic,
+            self.shared.hasher.hash(topic),
+            publisher,
+            now,
+        )
+    }
+
+    /// Section 3.3.2.3.4.
+    fn resolve_alias<'a>(
+        &mut self,
+        idx: SessionIdx,
+        publish: &Publish<'a>,
+    ) -> Result<Cow<'a, str>, Fault> {
+        let Some(alias) = publish.properties.topic_alias else {
+            return Ok(Cow::Borrowed(publish.topic));
+        };
+        if alias > self.mqtt().topic_alias_maximum {
+            return Err(Fault::new(ReasonCode::TOPIC_ALIAS_INVALID));
+        }
+        let session = &mut self.sessions[idx];
+        if publish.topic.is_empty() {
+            let known = session
+                .extras
+                .as_ref()
+                .and_then(|extras| extras.aliases_in.get(alias));
+            return known
+                .map(|topic| Cow::Owned(topic.to_owned()))
+                .ok_or(Fault::new(ReasonCode::PROTOCOL_ERROR));
+        }
+        session.extras_mut().aliases_in.set(alias, publish.topic);
+        Ok(Cow::Borrowed(publish.topic))
+    }
+
+    /// Section 4.9. An MQTT 3 client knows no such limit: it is not read from while it has too much unsettled.
+    fn check_receive_maximum(&self, idx: SessionIdx) -> Result<(), Fault> {
+        let session = &self.sessions[idx];
+        let unacked = session
+            .flow
+            .as_ref()
+            .map_or(0, |flow| flow.received_unacked());
+        if session.is_v5() && unacked >= usize::from(self.mqtt().receive_maximum) {
+            return Err(Fault::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED));
+        }
+        Ok(())
+    }
+
+    /// Takes a message to every shard with interest, this one included, and to the home of its topic if it is to be retained. Whoever
+    /// has yet to take it is counted in the message; the caller settles its own count afterwards.
+    pub(super) fn route(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
+        if let Some(client_id) = inbox_of(message.topic()) {
+            let home = greet::home(&self.shared.hasher, client_id, self.reactors());
+            if home == self.me {
+                message.expect();
+                self.inbox(message, now, port);
+            } else {
+                self.hand(home, message, Mail::Inbox, port);
+            }
+            return;
+        }
+        let mut to = ReactorSet::default();
+        self.shared.masks.collect(message.hash, &mut to);
+        let seed = self.random();
+        let mut groups = Vec::new();
+        self.routes
+            .matching(message.hash, message.topic(), &mut to, |group| {
+                if let Some(picked) = group.pick(seed) {
+                    groups.push((picked, Arc::clone(group.key)));
+                }
+            });
+        for reactor in to.iter() {
+            if reactor == self.me {
+                message.expect();
+                self.fan_out(Arc::clone(message), now, port);
+            } else {
+                self.hand(reactor, message, Mail::Publish, port);
+            }
+        }
+        for (picked, key) in groups {
+            self.post_to_group(message, &key, picked, 0, now, port);
+        }
+        if message.retain {
+            let home = self.retained_home(message);
+            if home == self.me {
+                message.expect();
+                self.retain(message, now, port);
+            } else {
+                message.expect();
+                port.post(home, Mail::Retain(Arc::clone(message)));
+            }
+        }
+    }
+
+    /// Posts a message to another shard; at QoS 0 only while its mailbox has room.
+    pub(super) fn hand(
+        &mut self,
+        to: ReactorId,
+        message: &Arc<Message>,
+        mail: impl FnOnce(Arc<Message>) -> Mail,
+        port: &mut impl Port,
+    ) {
+        if message.qos == Qos::AtMostOnce && !port.has_post_room(to) {
+            self.counters().dropped_mailbox.add(1);
+            return;
+        }
+        message.expect();
+        port.post(to, mail(Arc::clone(message)));
+    }
+
+    /// Delivers to the client whose inbox the topic names, and settles.
+    pub(super) fn inbox(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
+        if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id)) {
+            message.mark_matched();
+            self.offer(
+                idx,
+                message,
+                super::deliver::Grant::plain(message.qos),
+                now,
+                port,
+            );
+        }
+        self.settle(message, now, port);
+    }
+
+    /// One of those who were expected has taken the message. If it was the last, the publisher is told.
+    pub(super) fn settle(&mut self, message: &Message, now: Millis, port: &mut impl Port) {
+        if message.qos == Qos::AtMostOnce {
+            return;
+        }
+        let Some(outcome) = message.settle() else {
+            return;
+        };
+        let Some(publisher) = message.publisher else {
+            return;
+        };
+        let Some(packet_id) = publisher.packet_id else {
+            return;
+        };
+        if publisher.reactor == self.me {
+            self.settled(publisher.session, packet_id, outcome, now, port);
+        } else {
+            port.post(
+                publisher.reactor,
+                Mail::Settled {
+                    session: publisher.session,
+                    packet_id,
+                    outcome,
+                },
+            );
+        }
+    }
+
+    /// A message of one of our clients is settled: its acknowledgement leaves, in its turn.
+    pub(super) fn settled(
+        &mut self,
+        session: crate::ids::SessionId,
+        packet_id: PacketId,
+        outcome: Outcome,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let Some(idx) = self.live(session) else {
+            return;
+        };
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return;
+        };
+        flow.settled(packet_id, outcome);
+        if let Err(fault) = self.release_acks(idx, port) {
+            self.expel(idx, fault, now, port);
+        }
+    }
+}

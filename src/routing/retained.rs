@@ -1,0 +1,392 @@
+//! Retained messages (MQTT 5 section 3.3.1.3): each is kept by the home shard of its topic, and fetched in parts by a shard whose client
+//! subscribes.
+//!
+//! A client that asks for a million of them gets the next part when it has taken the last: neither shard ever holds more than a part.
+//! While parts are under way, a live message counts as newer than whatever is retained on its topic.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use hashbrown::HashSet;
+
+use super::Shard;
+use super::deliver::Grant;
+use super::mail::{Mail, QueryId};
+use super::port::Port;
+use super::subscribe::Wanted;
+use crate::clock::Millis;
+use crate::ids::{ReactorId, SessionId, SessionIdx};
+use crate::limits::{RETAINED_LOOK, RETAINED_PART, RETAINED_SWEEP};
+use crate::session::Flags;
+use crate::session::message::Message;
+use crate::topic::filter::has_wildcard;
+use crate::topic::{TopicHash, matches};
+
+/// A retained message, in the order of topics.
+#[derive(Clone, Debug)]
+struct ByTopic(Arc<Message>);
+
+impl Borrow<str> for ByTopic {
+    fn borrow(&self) -> &str {
+        self.0.topic()
+    }
+}
+
+impl PartialEq for ByTopic {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.topic() == other.0.topic()
+    }
+}
+
+impl Eq for ByTopic {}
+
+impl PartialOrd for ByTopic {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByTopic {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.topic().cmp(other.0.topic())
+    }
+}
+
+/// The retained messages whose home is this shard.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    messages: BTreeSet<ByTopic>,
+    /// Where the sweep for expired ones goes on.
+    sweep_from: Option<Box<str>>,
+}
+
+/// Some messages of a [`Store`], and where to go on.
+pub(super) type Part = (Vec<Arc<Message>>, Option<Box<str>>);
+
+impl Store {
+    fn after(&self, topic: Option<&str>) -> impl Iterator<Item = &Arc<Message>> {
+        let from = topic.map_or(Bound::Unbounded, Bound::Excluded);
+        self.messages
+            .range::<str, _>((from, Bound::Unbounded))
+            .map(|held| &held.0)
+    }
+
+    /// The messages that match a filter, in the order of their topics, from `after` on: as many as one part takes.
+    pub(super) fn part(&self, path: &str, after: Option<&str>, now: Millis) -> Part {
+        if !has_wildcard(path) {
+            let found = self
+                .messages
+                .get(path)
+                .filter(|held| !held.0.is_expired(now));
+            return (
+                found.map(|held| Arc::clone(&held.0)).into_iter().collect(),
+                None,
+            );
+        }
+        // All that matches stands between the filter's literal beginning and the end of what begins with it.
+        let literal = &path[..path.find(['+', '#']).unwrap_or(path.len())];
+        let literal = literal.strip_suffix('/').unwrap_or(literal);
+        let mut found = Vec::new();
+        if let Some(first) = self.messages.get(literal)
+            && after.is_none()
+            && matches(path, literal)
+            && !first.0.is_expired(now)
+        {
+            found.push(Arc::clone(&first.0));
+        }
+        let from = after.map_or(literal, |after| after.max(literal));
+        for (looked, message) in self.after(Some(from)).enumerate() {
+            if !message.topic().starts_with(literal) {
+                return (found, None);
+            }
+            if matches(path, message.topic()) && !message.is_expired(now) {
+                found.push(Arc::clone(message));
+            }
+            if looked + 1 >= RETAINED_LOOK || found.len() >= RETAINED_PART {
+                return (found, Some(message.topic().into()));
+            }
+        }
+        (found, None)
+    }
+}
+
+/// A subscription that waits for retained messages.
+#[derive(Debug)]
+struct Query {
+    wanted: Wanted,
+    /// The shard that is asked now; wildcard filters ask one after the other.
+    ask: ReactorId,
+    /// Where its last part ended.
+    after: Option<Box<str>>,
+}
+
+/// A session to which retained messages are being sent, one subscription after the other.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    queries: VecDeque<Query>,
+    /// Topics of live messages since the first query began.
+    seen: HashSet<TopicHash>,
+    /// The answer that is awaited.
+    ticket: Option<u32>,
+}
+
+impl Shard {
+    /// The home of a retained message.
+    pub(super) fn retained_home(&self, message: &Message) -> ReactorId {
+        ReactorId((message.hash.0 % self.reactors() as u64) as u16)
+    }
+
+    /// Keeps, replaces or (empty payload) removes a retained message, and settles.
+    pub(super) fn retain(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
+        let held = ByTopic(Arc::clone(message));
+        if message.payload().is_empty() {
+            let removed = self.retained.messages.take(message.topic());
+            self.count_retained(None, removed.as_ref());
+        } else if self.may_retain(message) {
+            let replaced = self.retained.messages.replace(held.clone());
+            self.count_retained(Some(&held), replaced.as_ref());
+        } else {
+            self.counters().dropped_retained.add(1);
+            message.mark_refused();
+        }
+        self.settle(message, now, port);
+    }
+
+    fn may_retain(&self, message: &Message) -> bool {
+        let replaces = self.retained.messages.get(message.topic());
+        let count = self.shared.retained.load(Relaxed) + u64::from(replaces.is_none());
+        let bytes = self.shared.retained_bytes.load(Relaxed) + message.weight() as u64;
+        let freed = replaces.map_or(0, |held| held.0.weight() as u64);
+        count <= u64::from(self.mqtt().max_retained)
+            && bytes - freed.min(bytes) <= self.mqtt().max_retained_bytes
+    }
+
+    fn count_retained(&self, came: Option<&ByTopic>, went: Option<&ByTopic>) {
+        let weight = |held: Option<&ByTopic>| held.map_or(0, |held| held.0.weight() as u64);
+        self.shared
+            .retained
+            .fetch_add(u64::from(came.is_some()), Relaxed);
+        self.shared
+            .retained
+            .fetch_sub(u64::from(went.is_some()), Relaxed);
+        self.shared.retained_bytes.fetch_add(weight(came), Relaxed);
+        self.shared.retained_bytes.fetch_sub(weight(went), Relaxed);
+        self.counters().retained.add(u64::from(came.is_some()));
+        self.counters().retained.sub(u64::from(went.is_some()));
+        self.counters().retained_bytes.add(weight(came));
+        self.counters().retained_bytes.sub(weight(went));
+    }
+
+    /// Looks at a few messages for an expiry that is over.
+    pub(super) fn sweep_retained(&mut self, now: Millis) {
+        let from = self.retained.sweep_from.take();
+        let some: Vec<_> = self
+            .retained
+            .after(from.as_deref())
+            .take(RETAINED_SWEEP)
+            .cloned()
+            .collect();
+        if some.len() == RETAINED_SWEEP {
+            self.retained.sweep_from = some.last().map(|message| message.topic().into());
+        }
+        for message in some.iter().filter(|message| message.is_expired(now)) {
+            let removed = self.retained.messages.take(message.topic());
+            self.count_retained(None, removed.as_ref());
+        }
+    }
+
+    /// The SUBACK has left: retained messages follow.
+    pub(super) fn want_retained(
+        &mut self,
+        idx: SessionIdx,
+        wanted: Vec<Wanted>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        if wanted.is_empty() {
+            return;
+        }
+        let reactors = self.reactors() as u64;
+        let hasher = &self.shared.hasher;
+        let queries = wanted.into_iter().map(|wanted| Query {
+            ask: if wanted.wildcard {
+                ReactorId(0)
+            } else {
+                ReactorId((hasher.hash(&wanted.path).0 % reactors) as u16)
+            },
+            after: None,
+            wanted,
+        });
+        let watch = self.watches.entry(idx).or_default();
+        let idle = watch.queries.is_empty();
+        watch.queries.extend(queries);
+        self.sessions[idx].flags.put(Flags::WATCHING_RETAINED, true);
+        if idle {
+            self.ask(idx, now, port);
+        }
+    }
+
+    /// Asks for the next part, if the client has room for it and none is awaited.
+    fn ask(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        loop {
+            if !self.has_room_for_part(idx, port) {
+                return;
+            }
+            let session = self.id_of(idx);
+            let me = self.me;
+            let Some(watch) = self.watches.get_mut(&idx) else {
+                return;
+            };
+            let Some(query) = watch.queries.front() else {
+                self.watches.remove(&idx);
+                self.sessions[idx]
+                    .flags
+                    .put(Flags::WATCHING_RETAINED, false);
+                return;
+            };
+            if watch.ticket.is_some() {
+                return;
+            }
+            if query.ask != me {
+                self.ticket = self.ticket.wrapping_add(1);
+                watch.ticket = Some(self.ticket);
+                let mail = Mail::RetainedQuery {
+                    path: Arc::clone(&query.wanted.path),
+                    after: query.after.clone(),
+                    from: me,
+                    query: QueryId {
+                        session,
+                        ticket: self.ticket,
+                    },
+                };
+                port.post(query.ask, mail);
+                return;
+            }
+            let (messages, resume) =
+                self.retained
+                    .part(&query.wanted.path, query.after.as_deref(), now);
+            let goes_on = resume.is_some();
+            self.send_part(idx, &messages, resume, now, port);
+            if goes_on {
+                // The next part in the next turn: what was sent has to be written first.
+                self.asking.push_back(session);
+                return;
+            }
+        }
+    }
+
+    /// One session goes on with its retained messages. True: more wait.
+    pub(super) fn ask_next(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        if let Some(session) = self.asking.pop_front()
+            && let Some(idx) = self.live(session)
+        {
+            self.ask(idx, now, port);
+        }
+        !self.asking.is_empty()
+    }
+
+    fn has_room_for_part(&self, idx: SessionIdx, port: &impl Port) -> bool {
+        let session = &self.sessions[idx];
+        let queued = session.flow.as_ref().map_or(0, |flow| flow.queued());
+        session.conn().is_some_and(|conn| port.has_room(conn))
+            && queued <= self.mqtt().queue_messages as usize / 2
+    }
+
+    /// An answer came.
+    pub(super) fn retained_part(
+        &mut self,
+        query: QueryId,
+        messages: &[Arc<Message>],
+        resume: Option<Box<str>>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let Some(idx) = self.live(query.session) else {
+            return;
+        };
+        let Some(watch) = self.watches.get_mut(&idx) else {
+            return;
+        };
+        if watch.ticket != Some(query.ticket) {
+            return;
+        }
+        watch.ticket = None;
+        self.send_part(idx, messages, resume, now, port);
+        let session: SessionId = query.session;
+        self.asking.push_back(session);
+    }
+
+    fn send_part(
+        &mut self,
+        idx: SessionIdx,
+        messages: &[Arc<Message>],
+        resume: Option<Box<str>>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let reactors = self.reactors();
+        let Some(watch) = self.watches.get_mut(&idx) else {
+            return;
+        };
+        let Some(query) = watch.queries.front_mut() else {
+            return;
+        };
+        let (options, id) = (query.wanted.options, query.wanted.id);
+        let fresh: Vec<_> = messages
+            .iter()
+            .filter(|message| !watch.seen.contains(&message.hash))
+            .cloned()
+            .collect();
+        if resume.is_some() {
+            query.after = resume;
+        } else if query.wanted.wildcard && query.ask.index() + 1 < reactors {
+            query.ask = ReactorId(query.ask.0 + 1);
+            query.after = None;
+        } else {
+            watch.queries.pop_front();
+        }
+        for message in fresh {
+            let grant = Grant {
+                qos: Self::lower(message.qos, options.qos),
+                retain: true,
+                ids: id.as_slice(),
+                group: None,
+            };
+            self.offer_retained(idx, &message, grant, now, port);
+        }
+    }
+
+    /// A live message goes to a session that is being sent retained ones.
+    pub(super) fn saw_live(&mut self, idx: SessionIdx, message: &Message) {
+        if let Some(watch) = self.watches.get_mut(&idx) {
+            watch.seen.insert(message.hash);
+        }
+    }
+
+    /// There is room again.
+    pub(super) fn resume_queries(&mut self, idx: SessionIdx) {
+        if self.sessions[idx].flags.has(Flags::WATCHING_RETAINED)
+            && let Some(watch) = self.watches.get(&idx)
+            && watch.ticket.is_none()
+        {
+            let session = self.id_of(idx);
+            if self.asking.back() != Some(&session) {
+                self.asking.push_back(session);
+            }
+        }
+    }
+
+    /// The connection ended: what is retained stays retained, and is sent when it subscribes again.
+    pub(super) fn cancel_queries(&mut self, idx: SessionIdx) {
+        if self.sessions[idx].flags.has(Flags::WATCHING_RETAINED) {
+            self.watches.remove(&idx);
+            self.sessions[idx]
+                .flags
+                .put(Flags::WATCHING_RETAINED, false);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! SUBSCRIBE and UNSUBSCRIBE (MQTT 5 sections 3.8 to 3.11).
+//!
+//! A SUBACK says that whatever is published from now on arrives. Exact filters are in the shared masks at once; wildcard filters and
+//! shared groups are told to every shard, and the SUBACK waits until all of them know.
+
+use std::sync::Arc;
+
+use super::mail::{Known, Mail};
+use super::port::Port;
+use super::{Fault, Shard};
+use crate::clock::Millis;
+use crate::ids::{ConnId, SessionId, SessionIdx};
+use crate::topic::{Filter, GroupKey, SubOptions};
+use crate::wire::{
+    Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
+};
+
+/// A SUBACK that waits until every shard knows of its filters.
+#[derive(Debug)]
+pub(super) struct PendingSuback {
+    session: SessionId,
+    conn: ConnId,
+    packet: Vec<u8>,
+    /// Filters whose retained messages are to follow.
+    retained: Vec<Wanted>,
+}
+
+/// Retained messages are to be sent for a new subscription.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) path: Arc<str>,
+    pub(super) wildcard: bool,
+    pub(super) options: SubOptions,
+    pub(super) id: Option<u32>,
+}
+
+/// What the filters of one SUBSCRIBE have in common.
+struct Request<'a> {
+    idx: SessionIdx,
+    id: Option<u32>,
+    known: Option<Arc<Known>>,
+    retained: Vec<Wanted>,
+    v5: bool,
+    packet: &'a Subscribe<'a>,
+}
+
+/// QoS of a subscription as the index keeps it.
+pub(super) fn qos(bits: u8) -> Qos {
+    Qos::from_bits(bits).expect("the index keeps what was granted")
+}
+
+impl Shard {
+    /// A SUBSCRIBE from a client.
+    pub(super) fn subscribe(
+        &mut self,
+        idx: SessionIdx,
+        packet: &Subscribe<'_>,
+        now: Millis,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
+        let mut request = Request {
+            idx,
+            id: packet.subscription_id,
+            known: None,
+            retained: Vec::new(),
+            v5: self.sessions[idx].is_v5(),
+            packet,
+        };
+        let mut codes = Vec::with_capacity(packet.filters.len());
+        for (text, options) in request.packet.filters.iter() {
+            let code = match self.subscribe_to(&mut request, text, options, port)? {
+                Ok(qos) => qos as u8,
+                Err(reason) if request.v5 => reason.0,
+                Err(_) => ReasonCode::UNSPECIFIED_ERROR.0,
+            };
+            codes.push(code);
+        }
+        let mut out = Vec::new();
+        Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
+        let Some(conn) = self.sessions[idx].conn() else {
+            return Ok(());
+        };
+        match request.known {
+            None => {
+                self.send(idx, &out, port);
+                self.want_retained(idx, request.retained, now, port);
+            }
+            Some(known) => {
+                let key = self.subacks.insert(PendingSuback {
+                    session: self.id_of(idx),
+                    conn,
+                    packet: out,
+                    retained: request.retained,
+                });
+                debug_assert_eq!(key as u32, known.suback, "the key was kept for this SUBACK");
+                self.now_known(Some(known), now, port);
+            }
+        }
+        Ok(())
+    }
+
+    /// The inner result is what the SUBACK says of this filter.
+    fn subscribe_to(
+        &mut self,
+        request: &mut Request<'_>,
+        text: &str,
+        options: SubscribeOptions,
+        port: &mut impl Port,
+    ) -> Result<Result<Qos, ReasonCode>, Fault> {
+        let idx = request.idx;
+        let Ok(filter) = Filter::parse(text, self.mqtt().max_topic_levels) else {
+            return Ok(Err(ReasonCode::TOPIC_FILTER_INVALID));
+        };
+        if filter.path.starts_with("$inbox/") || filter.path == "$inbox" {
+            // An inbox reaches its client without a subscription, and nobody else.
+            return Ok(Err(ReasonCode::NOT_AUTHORIZED));
+        }
+        let granted = SubOptions {
+            qos: options.qos as u8,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+        };
+        if let Some(group) = filter.share {
+            if options.no_local && request.v5 {
+                // Section 3.8.3.1: a protocol error.
+                return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
+            }
+            let key = GroupKey {
+                group: group.into(),
+                path: filter.path.into(),
+            };
+            if !self.is_member(idx, &key)
+                && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
+            {
+                return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
+            }
+            if self.join_group(idx, &key, granted, request.id) {
+                self.counters().subscriptions.add(1);
+            }
+            let known = self.known(request);
+            self.announce_members(&key, Some(&known), port);
+            return Ok(Ok(options.qos));
+        }
+        if !self.index.has(idx, filter.path)
+            && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
+        {
+            return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
+        }
+        let done = self.index.subscribe(idx, filter.path, granted, request.id);
+        if done.is_new {
+            self.counters().subscriptions.add(1);
+        }
+        if done.first_on_filter {
+            if filter.wildcard {
+                self.routes.add(filter.path, self.me);
+                let known = self.known(request);
+                self.tell_interest(filter.path, true, Some(&known), port);
+            } else {
+                self.own.add(done.hash);
+            }
+        }
+        let wants_retained = match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => done.is_new,
+            RetainHandling::DontSend => false,
+        };
+        if wants_retained {
+            request.retained.push(Wanted {
+                path: filter.path.into(),
+                wildcard: filter.wildcard,
+                options: granted,
+                id: request.id,
+            });
+        }
+        Ok(Ok(options.qos))
+    }
+
+    /// The counter of shards that have yet to know of this SUBSCRIBE's filters, made on the first filter that needs it.
+    fn known(&self, request: &mut Request<'_>) -> Arc<Known> {
+        let key = self.subacks.vacant_key() as u32;
+        Arc::clone(
+            request
+                .known
+                .get_or_insert_with(|| Arc::new(Known::new(self.me, key))),
+        )
+    }
+
+    fn tell_interest(
+        &self,
+        path: &str,
+        wanted: bool,
+        known: Option<&Arc<Known>>,
+        port: &mut impl Port,
+    ) {
+        let path: Arc<str> = path.into();
+        for reactor in self.others() {
+            if let Some(known) = known {
+                known.expect();
+            }
+            let mail = Mail::Interest {
+                path: Arc::clone(&path),
+                from: self.me,
+                wanted,
+                known: known.cloned(),
+            };
+            port.post(reactor, mail);
+        }
+    }
+
+    /// This shard knows. The last one lets the SUBACK leave.
+    pub(super) fn now_known(
+        &mut self,
+        known: Option<Arc<Known>>,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
+        let Some(known) = known else { return };
+        if !known.reached() {
+            return;
+        }
+        if known.reactor == self.me {
+            self.suback_ready(known.suback, now, port);
+        } else {
+            port.post(
+                known.reactor,
+                Mail::Known {
+                    suback: known.suback,
+                },
+            );
+        }
+    }
+
+    /// Every shard knows: the SUBACK leaves, unless the client has.
+    pub(super) fn suback_ready(&mut self, key: u32, now: Millis, port: &mut impl Port) {
+        let pending = self.subacks.remove(key as usize);
+        if let Some(idx) = self.live(pending.session)
+            && self.sessions[idx].conn() == Some(pending.conn)
+        {
+            self.send(idx, &pending.packet, port);
+            self.want_retained(idx, pending.retained, now, port);
+        }
+    }
+
+    /// An UNSUBSCRIBE from a client.
+    pub(super) fn unsubscribe(
+        &mut self,
+        idx: SessionIdx,
+        packet: &Unsubscribe<'_>,
+        port: &mut impl Port,
+    ) {
+        let mut codes = Vec::with_capacity(packet.filters.len());
+        for text in packet.filters.iter() {
+            let code = match Filter::parse(text, self.mqtt().max_topic_levels) {
+                Ok(filter) if self.unsubscribe_from(idx, &filter, port) => ReasonCode::SUCCESS,
+                Ok(_) => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+                Err(_) => ReasonCode::TOPIC_FILTER_INVALID,
+            };
+            codes.push(code.0);
+        }
+        let mut out = Vec::new();
+        Unsuback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
+        self.send(idx, &out, port);
+    }
+
+    fn unsubscribe_from(
+        &mut self,
+        idx: SessionIdx,
+        filter: &Filter<'_>,
+        port: &mut impl Port,
+    ) -> bool {
+        if let Some(group) = filter.share {
+            let key = GroupKey {
+                group: group.into(),
+                path: filter.path.into(),
+            };
+            let left = self.leave_group(idx, &key, port);
+            self.counters().subscriptions.sub(u64::from(left));
+            return left;
+        }
+        let Some(done) = self.index.unsubscribe(idx, filter.path) else {
+            return false;
+        };
+        self.counters().subscriptions.sub(1);
+        if done.last_on_filter {
+            if filter.wildcard {
+                self.forget_interest(filter.path, port);
+            } else {
+                self.own.remove(done.hash);
+            }
+        }
+        true
+    }
+
+    fn forget_interest(&mut self, path: &str, port: &mut impl Port) {
+        self.routes.remove(path, self.me);
+        self.tell_interest(path, false, None, port);
+    }
+
+    /// The session ends.
+    pub(super) fn clear_subscriptions(&mut self, idx: SessionIdx, port: &mut impl Port) {
+        let mut wildcards: Vec<Box<str>> = Vec::new();
+        let mut count = 0;
+        let own = &mut self.own;
+        self.index.clear(idx, |ended| {
+            count += 1;
+            match (ended.last_on_filter, ended.wildcard) {
+                (true, true) => wildcards.push(ended.path.into()),
+                (true, false) => own.remove(ended.hash),
+                (false, _) => {}
+            }
+        });
+        self.counters().subscriptions.sub(count);
+        for path in wildcards {
+            self.forget_interest(&path, port);
+        }
+    }
+
+    fn subscriptions_of(&self, idx: SessionIdx) -> usize {
+        let shared = self.sessions[idx]
+            .extras
+            .as_ref()
+            .map_or(0, |extras| extras.shared.len());
+        self.index.count(idx) + shared
+    }
+}

@@ -1,0 +1,96 @@
+//! `$SYS`: the figures of the broker, under the names that mosquitto made usual. Published by the first shard, retained.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::port::Port;
+use crate::clock::Millis;
+use crate::counters::Totals;
+use crate::ids::ReactorId;
+use crate::session::message::Message;
+use crate::wire::Forward;
+
+/// When the figures were published, and what they were.
+#[derive(Debug)]
+pub(super) struct System {
+    started: Millis,
+    next: Millis,
+}
+
+impl System {
+    pub(super) fn new(now: Millis) -> Self {
+        Self {
+            started: now,
+            next: now,
+        }
+    }
+}
+
+/// Picks a figure from the sums.
+type Figure = fn(&Totals) -> u64;
+
+/// Topics below `$SYS/broker/`, each with where its figure comes from.
+const FIGURES: &[(&str, Figure)] = &[
+    ("clients/connected", |t| t.sessions_online),
+    ("clients/disconnected", |t| {
+        t.sessions.saturating_sub(t.sessions_online)
+    }),
+    ("clients/total", |t| t.sessions),
+    ("connections/count", |t| t.connections),
+    ("connections/accepted", |t| t.accepted),
+    ("connections/refused", |t| t.refused + t.connects_refused),
+    ("messages/received", |t| t.packets_in),
+    ("messages/sent", |t| t.packets_out),
+    ("publish/messages/received", |t| t.publishes_in),
+    ("publish/messages/sent", |t| t.publishes_out),
+    ("publish/messages/dropped", |t| {
+        t.dropped_backlog
+            + t.dropped_mailbox
+            + t.dropped_queue
+            + t.dropped_expired
+            + t.dropped_too_large
+            + t.dropped_fanout
+            + t.dropped_retained
+    }),
+    ("bytes/received", |t| t.bytes_in),
+    ("bytes/sent", |t| t.bytes_out),
+    ("subscriptions/count", |t| t.subscriptions),
+    ("retained messages/count", |t| t.retained),
+    ("store/messages/count", |t| t.queued),
+];
+
+impl Shard {
+    /// Once an interval, on the first shard.
+    pub(super) fn publish_sys(&mut self, now: Millis, port: &mut impl Port) {
+        let interval = u64::from(self.mqtt().sys_interval) * 1000;
+        if self.me != ReactorId(0) || interval == 0 || now < self.sys.next {
+            return;
+        }
+        self.sys.next = Millis(now.0 + interval);
+        let totals = self.shared.counters.totals();
+        let uptime = now.since(self.sys.started) / 1000;
+        self.publish_figure(
+            "version",
+            concat!("stillwire version ", env!("CARGO_PKG_VERSION")),
+            now,
+            port,
+        );
+        self.publish_figure("uptime", &format!("{uptime} seconds"), now, port);
+        for (topic, figure) in FIGURES {
+            self.publish_figure(topic, &figure(&totals).to_string(), now, port);
+        }
+    }
+
+    fn publish_figure(&mut self, name: &str, value: &str, now: Millis, port: &mut impl Port) {
+        let topic = format!("$SYS/broker/{name}");
+        let mut message = Message::new(
+            &topic,
+            self.shared.hasher.hash(&topic),
+            &Forward::default(),
+            value.as_bytes(),
+        );
+        message.retain = true;
+        let message = Arc::new(message);
+        self.route(&message, now, port);
+    }
+}

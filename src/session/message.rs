@@ -1,0 +1,182 @@
+//! A message on its way: immutable, shared by reference between queues and reactors, and counting who has yet to take it.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use crate::clock::Millis;
+use crate::ids::{ReactorId, SessionId, SessionIdx};
+use crate::topic::TopicHash;
+use crate::wire::{self, Forward, PacketId, Publish, Qos};
+
+/// Who published: for no local, and for the acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publisher {
+    /// The publisher's home.
+    pub reactor: ReactorId,
+    /// Its session there.
+    pub session: SessionId,
+    /// The identifier of the PUBLISH that waits for an acknowledgement, if one does.
+    pub packet_id: Option<PacketId>,
+}
+
+/// What became of a message, over all the shards that took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// At least one session matched.
+    pub matched: bool,
+    /// A limit kept it from a session or from the retained messages: the publisher must not take it for delivered.
+    pub refused: bool,
+}
+
+const MATCHED: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// A published message. The body is one allocation: topic, pass-through properties (encoded), payload.
+#[derive(Debug)]
+pub struct Message {
+    /// As published.
+    pub qos: Qos,
+    /// The RETAIN flag as published.
+    pub retain: bool,
+    /// None for wills and `$SYS`.
+    pub publisher: Option<Publisher>,
+    /// Hash of the topic, the same on every reactor.
+    pub hash: TopicHash,
+    /// When it stops being worth delivering (message expiry interval, MQTT 5 section 3.3.2.3.3).
+    pub expires: Option<Millis>,
+    topic_len: u16,
+    forward_len: u32,
+    body: Box<[u8]>,
+    waiting: AtomicU32,
+    outcome: AtomicU8,
+}
+
+impl Message {
+    /// Takes what must be kept of a PUBLISH. `topic` is the resolved one, where the packet had an alias.
+    pub fn from_publish(
+        publish: &Publish<'_>,
+        topic: &str,
+        hash: TopicHash,
+        publisher: Publisher,
+        now: Millis,
+    ) -> Self {
+        let mut message = Self::new(topic, hash, &publish.properties.forward, publish.payload);
+        message.qos = publish.qos;
+        message.retain = publish.retain;
+        message.publisher = Some(publisher);
+        message.expires = publish
+            .properties
+            .message_expiry
+            .map(|secs| now.plus_secs(u64::from(secs)));
+        message
+    }
+
+    /// Takes the message of a will. Its expiry counts from its publication, so none is set yet.
+    pub fn from_will(will: &wire::Will<'_>, hash: TopicHash) -> Self {
+        let mut message = Self::new(will.topic, hash, &will.properties.forward, will.payload);
+        message.qos = will.qos;
+        message.retain = will.retain;
+        message
+    }
+
+    /// A message of the server's own: QoS 0, not retained, until the caller says otherwise.
+    pub fn new(topic: &str, hash: TopicHash, forward: &Forward<'_>, payload: &[u8]) -> Self {
+        let mut body = Vec::with_capacity(topic.len() + forward.len() + payload.len());
+        body.extend_from_slice(topic.as_bytes());
+        forward.copy_to(&mut body);
+        let forward_len = (body.len() - topic.len()) as u32;
+        body.extend_from_slice(payload);
+        Self {
+            qos: Qos::AtMostOnce,
+            retain: false,
+            publisher: None,
+            hash,
+            expires: None,
+            topic_len: topic.len() as u16,
+            forward_len,
+            body: body.into_boxed_slice(),
+            waiting: AtomicU32::new(1),
+            outcome: AtomicU8::new(0),
+        }
+    }
+
+    /// A copy for which nobody waits: its publisher has been told already.
+    #[must_use]
+    pub fn without_publisher(&self) -> Self {
+        Self {
+            publisher: None,
+            body: self.body.clone(),
+            waiting: AtomicU32::new(1),
+            outcome: AtomicU8::new(0),
+            ..*self
+        }
+    }
+
+    /// True if this session published it.
+    pub fn is_from(&self, reactor: ReactorId, idx: SessionIdx, serial: u32) -> bool {
+        self.publisher.is_some_and(|publisher| {
+            publisher.reactor == reactor && publisher.session == SessionId { idx, serial }
+        })
+    }
+
+    /// The topic name.
+    pub fn topic(&self) -> &str {
+        let bytes = &self.body[..usize::from(self.topic_len)];
+        std::str::from_utf8(bytes).expect("a message is built from a checked topic")
+    }
+
+    /// Properties that go to the receiver as they came, encoded.
+    pub fn forward(&self) -> &[u8] {
+        let start = usize::from(self.topic_len);
+        &self.body[start..start + self.forward_len as usize]
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.body[usize::from(self.topic_len) + self.forward_len as usize..]
+    }
+
+    /// Bytes that a queue counts for it.
+    pub fn weight(&self) -> usize {
+        self.body.len() + size_of::<Self>()
+    }
+
+    /// True once its expiry interval is over.
+    pub fn is_expired(&self, now: Millis) -> bool {
+        self.expires.is_some_and(|at| now >= at)
+    }
+
+    /// Whole seconds left of its expiry interval, for the receiver.
+    pub fn expiry_left(&self, now: Millis) -> Option<u32> {
+        self.expires
+            .map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
+    }
+
+    /// One more shard, or a full queue, has yet to take it before it may be acknowledged.
+    pub fn expect(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Some session matched.
+    pub fn mark_matched(&self) {
+        if self.outcome.load(Ordering::Relaxed) & MATCHED == 0 {
+            self.outcome.fetch_or(MATCHED, Ordering::Relaxed);
+        }
+    }
+
+    /// Somebody who should have it can't take it.
+    pub fn mark_refused(&self) {
+        self.outcome.fetch_or(REFUSED, Ordering::Relaxed);
+    }
+
+    /// One who was expected has taken it. The last gets the outcome and tells the publisher.
+    pub fn settle(&self) -> Option<Outcome> {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return None;
+        }
+        let outcome = self.outcome.load(Ordering::Acquire);
+        Some(Outcome {
+            matched: outcome & MATCHED != 0,
+            refused: outcome & REFUSED != 0,
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! What the operating system is asked for.
+
+pub mod capacity;
+pub mod signals;
