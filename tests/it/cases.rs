@@ -121,3 +121,47 @@ pub fn read(folder: &Path) -> Vec<Case> {
     }
     out
 }
+
+/// Seeds for the fuzz targets, written where `STILLWIRE_SEEDS` says (`tests/fuzz/run` asks for them); without it, only made.
+#[test]
+fn seeds() {
+    let cases = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases"));
+    let out = std::env::var_os("STILLWIRE_SEEDS").map(std::path::PathBuf::from);
+    let write = |target: &str, name: usize, seed: &[u8]| {
+        if let Some(out) = &out {
+            fs::create_dir_all(out.join(target)).expect("a folder for seeds");
+            fs::write(out.join(target).join(name.to_string()), seed).expect("a seed");
+        }
+    };
+    let runs = cases
+        .iter()
+        .flat_map(|case| case.versions.iter().map(move |version| (case, *version)));
+    let mut count = 0;
+    for (case, version) in runs {
+        let bytes = case.bytes(version);
+        if bytes.len() > 2000 {
+            continue;
+        }
+        // The version, a split point, the stream.
+        write(
+            "wire",
+            count,
+            &[&[version - 3, 5], bytes.as_slice()].concat(),
+        );
+        // Connect client 0 with that version, deliver mail, then hand it the bytes.
+        let part = &bytes[..bytes.len().min(255)];
+        write(
+            "shard",
+            count,
+            &[
+                &[0, 0, 2 * (version - 3), 7, 9, 9, 0, part.len() as u8],
+                part,
+            ]
+            .concat(),
+        );
+        count += 1;
+    }
+    assert!(count > 200, "{count} seeds");
+    let lines = "+a/b\n+a/+\n+#\n+$share/g/a/#\n+$SYS/#\na/b\n$SYS/x\n-a/b\n!\n+/+/\n//\n+a/+/c/#\na/x/c\na/é/c/d";
+    write("topic", 0, lines.as_bytes());
+}

@@ -156,7 +156,16 @@ fn a_silent_client_is_cut_after_one_and_a_half_keep_alives(reactors: usize) {
             after >= Duration::from_millis(2900),
             "cut too early: {after:?}"
         );
-        assert!(after < Duration::from_secs(9), "cut too late: {after:?}");
+        // mosquitto looks at its clients when it has nothing else to do.
+        let limit = if Broker::under_test() == Broker::Mosquitto {
+            20
+        } else {
+            9
+        };
+        assert!(
+            after < Duration::from_secs(limit),
+            "cut too late: {after:?}"
+        );
         if version == 5 && Broker::under_test() == Broker::Stillwire {
             assert_eq!(code, Some(0x8d));
         }
