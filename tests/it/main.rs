@@ -16,6 +16,7 @@ mod cases;
 mod cli;
 mod connect;
 mod crash;
+mod crowd;
 mod flow;
 mod hostile;
 mod message;

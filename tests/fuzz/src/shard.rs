@@ -120,9 +120,13 @@ fuzz_target!(|input: &[u8]| {
         next: 1,
     };
     let mut script = Script(input);
-    for _ in 0..400 {
+    for step in 0..400 {
         if world.step(&mut script).is_none() {
             break;
+        }
+        // Each walk over everything costs as much as many steps.
+        if step % 16 == 0 {
+            world.check();
         }
     }
     world.settle();
@@ -233,10 +237,13 @@ impl World {
                 self.send(who, 0xe0, |v5| if v5 { vec![reason] } else { Vec::new() });
             }
         }
+        Some(())
+    }
+
+    fn check(&self) {
         for shard in &self.shards {
             shard.check_invariants();
         }
-        Some(())
     }
 
     fn open(&self) -> Vec<Seat> {
@@ -354,8 +361,6 @@ impl World {
             }
             assert!(round < 10_000, "the shards write each other for ever");
         }
-        for shard in &self.shards {
-            shard.check_invariants();
-        }
+        self.check();
     }
 }
