@@ -1,4 +1,34 @@
 //! Stillwire: an MQTT push server that holds millions of connections on one Linux server.
+//!
+//! ```text
+//!    phones ──► reactor 0 ─┐   one per core, pinned, shares nothing: its own fd table, mio::Poll, listeners (SO_REUSEPORT), slots,
+//!    phones ──► reactor 1 ─┼─► timing wheel, outbox and shard: sessions, subscriptions, queues, retained messages, counters
+//!    phones ──► reactor N ─┘   reactors talk only through mailboxes (rings of batches, one wake-up a batch)
+//!               main           starts them, waits for SIGTERM or SIGINT, drains them
+//! ```
+//!
+//! Every client has a home reactor, `hash(client id) % reactors`: its session, queue, subscriptions and connection live there. A
+//! connection is accepted anywhere, its CONNECT read before any poller knows the socket, and handed over to its home, once.
+//!
+//! Data flows one way: socket → [`transport`] → [`wire`] → [`session`] → [`routing`] → [`reactor`] → socket.
+//!
+//! | module | what it owns | what it never does |
+//! |---|---|---|
+//! | [`limits`] | every bound, and what a connection costs in bytes | |
+//! | [`ids`], [`clock`], [`wheel`] | names, time, deadlines | read a clock |
+//! | [`config`] | the file as typed, the configuration as resolved | I/O beyond reading its file |
+//! | [`counters`] | what each reactor counts | decide anything |
+//! | [`wire`] | MQTT packets, bytes in and bytes out | I/O, allocation while decoding |
+//! | [`topic`] | names, filters, the subscription index, interest between reactors | I/O, time |
+//! | [`session`] | one client's protocol state: windows, queue, aliases, will | I/O, read a clock |
+//! | [`routing`] | a shard: all sessions of a reactor, and the way of a message through all shards | I/O, read a clock |
+//! | [`sys`] | socket options, fd tables and passing, affinity, limits of the machine: all `unsafe` | policy |
+//! | [`transport`] | bytes from and to a socket | protocol |
+//! | [`reactor`] | the loop: accept, hand over, read, drive the shard, write | decide what MQTT means |
+//! | [`server`] | threads: start, drain, end | |
+//!
+//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session` ←
+//! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation.
 
 pub mod clock;
 pub mod config;
@@ -6,9 +36,12 @@ pub mod counters;
 pub mod data_dir;
 pub mod ids;
 pub mod limits;
+pub mod reactor;
 pub mod routing;
+pub mod server;
 pub mod session;
 pub mod sys;
 pub mod topic;
+pub mod transport;
 pub mod wheel;
 pub mod wire;

@@ -21,6 +21,10 @@ pub const FANOUT_SLICE: usize = 512;
 /// publishers' windows.
 pub const FANOUT_BACKLOG: usize = 16 << 20;
 
+/// Wildcard filters and filters of shared subscriptions over all shards. Every shard has a copy of each, some 300 bytes: they are for
+/// back ends, not for a filter a phone.
+pub const MAX_ROUTES: usize = 100_000;
+
 /// Retained messages in one part of an answer, and how many a shard looks at to find them: both bound the work of one letter.
 pub const RETAINED_PART: usize = 128;
 /// See [`RETAINED_PART`].
@@ -41,10 +45,12 @@ pub const POST_BACKLOG: usize = 65_536;
 /// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
 pub const SESSION_WHEEL_BUCKETS: usize = 4096;
 
-/// Rows of the interest masks: one a connection that the server may hold, within these bounds. A row of up to 64 reactors is 8 bytes.
+/// Rows of the interest masks: one a connection that the server may hold, a bit a reactor, but no fewer than these.
 pub const MIN_MASK_ROWS: usize = 1 << 14;
-/// See [`MIN_MASK_ROWS`].
-pub const MAX_MASK_ROWS: usize = 1 << 22;
+
+/// Bytes of the interest masks at most: 16 a connection at 2,000,000 of them. Rows are shared beyond that, which costs useless hops and
+/// nothing else.
+pub const MAX_MASK_BYTES: usize = 32 << 20;
 
 // ---- wire ----
 
@@ -110,3 +116,89 @@ const _: () = assert!(
     ARENA_CHUNK_BYTES >= MAX_TOPIC_BYTES + 2 + 8,
     "a chunk holds the longest string, its length, and rounding"
 );
+
+// ---- reactor ----
+
+/// Buckets of a reactor's wheel: keep alives, CONNECT and write deadlines; 2,048 ticks are nearly 9 minutes.
+pub const SLOT_WHEEL_BUCKETS: usize = 2048;
+
+/// Bytes read from a connection in one turn, at most: a reactor's one read buffer.
+pub const READ_BUFFER: usize = 64 << 10;
+
+/// Packets of one connection that are handled in one turn. What is left of a full read buffer waits, boxed, for the next turn.
+pub const PACKETS_PER_TURN: usize = 1024;
+
+/// Events taken from the poller in one turn.
+pub const EVENTS_PER_TURN: usize = 1024;
+
+/// Connections served in one turn because something was left of an earlier one.
+pub const LEFTOVERS_PER_TURN: usize = 256;
+
+/// Connections accepted in one turn from each listener. A storm of handshakes shares the loop with those who are in.
+pub const ACCEPTS_PER_TURN: usize = 64;
+
+/// Batches of handed-over connections taken in one turn, each up to 250.
+pub const HANDOVERS_PER_TURN: usize = 1;
+
+/// Timers handled in one turn.
+pub const TIMERS_PER_TURN: usize = 1024;
+
+/// Connections closed in one turn on the shard's word; at some 10 us each, 512 take 5 ms.
+pub const CLOSES_PER_TURN: usize = 512;
+
+/// Slots looked at in one turn while the server drains; those in them are told to go.
+pub const DRAIN_SLICE: u32 = 256;
+
+/// Letters in one batch of mail.
+pub const MAIL_BATCH: usize = 1024;
+
+/// Batches of mail that a reactor's mailbox holds.
+pub const MAILBOX_BATCHES: usize = 512;
+
+/// Letters handled in one turn, give or take a batch.
+pub const LETTERS_PER_TURN: usize = 2048;
+
+/// Bytes of packets that wait for the end of the turn, over all connections; then they are written at once. Stays in the second-level cache.
+pub const OUTBOX_BYTES: usize = 256 << 10;
+
+/// The same for one connection.
+pub const OUTBOX_BYTES_PER_CONNECTION: u32 = 32 << 10;
+
+/// Packets from this size on are written straight from where they are, if nothing waits before them.
+pub const DIRECT_WRITE: usize = 8 << 10;
+
+/// Pieces in one vectored write.
+pub const WRITE_PIECES: usize = 64;
+
+/// A connection whose unwritten bytes are so many times `write_backlog` is closed before the next packet. QoS 0 stops at one time; what goes
+/// beyond are acknowledgements and answers to a client that asks and does not read.
+pub const BACKLOG_CLOSES_AT: usize = 2;
+
+/// Milliseconds that a closed connection's peer has to see why.
+pub const LINGER_MILLIS: u64 = 1000;
+
+/// Pending connections of a listener; the kernel lowers it to `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 65_535;
+
+/// Seconds that the kernel keeps a connection to itself while no byte has arrived; then the deadline for CONNECT begins.
+pub const DEFER_ACCEPT_SECONDS: u32 = 3;
+
+/// Milliseconds without accepting after the kernel had no file descriptor or memory for another connection.
+pub const ACCEPT_PAUSE_MILLIS: u64 = 100;
+
+/// Largest CONNECT that is taken whatever the configuration says: with one read buffer behind it, it must fit into one hand-over.
+pub const LARGEST_CONNECT: u32 = 64 << 10;
+
+/// Bytes of connections in one hand-over message: fits the default send buffer of a socket pair.
+pub const HANDOVER_BYTES: usize = 128 << 10;
+
+const _: () = assert!(
+    LARGEST_CONNECT as usize + READ_BUFFER <= HANDOVER_BYTES,
+    "a connection with all that was read from it fits into one message"
+);
+
+/// Hand-over batches that may wait for a full pair; past it the connections in the newest are closed, and their clients try again.
+pub const HANDOVER_BACKLOG: usize = 8;
+
+/// Stack of a reactor's thread; virtual, and nothing in the loop recurses.
+pub const REACTOR_STACK: usize = 512 << 10;

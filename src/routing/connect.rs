@@ -36,7 +36,9 @@ impl Shard {
         self.connack(idx, connect, present, assigned.as_deref(), port);
         if present {
             self.group_members_online(idx, port);
-            self.redeliver(idx, now, port);
+            if let Some(flow) = &mut self.sessions[idx].flow {
+                flow.reconnected();
+            }
             self.pump(idx, now, port);
         }
         Some(Attached {
@@ -217,21 +219,5 @@ impl Shard {
         connack.encode(connect.version, &mut out);
         self.send(idx, &out, port);
         self.scratch.packet = out;
-    }
-
-    /// Sends again, in the order of the first time, what was in flight when the last connection ended (section 4.4).
-    fn redeliver(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        let Some(flow) = self.sessions[idx].flow.take() else {
-            return;
-        };
-        for flying in flow.inflight() {
-            match &flying.delivery {
-                Some(delivery) => {
-                    self.transmit(idx, delivery, Some(flying.id), true, now, port);
-                }
-                None => self.send_pubrel(idx, flying.id, ReasonCode::SUCCESS, port),
-            }
-        }
-        self.sessions[idx].flow = Some(flow);
     }
 }

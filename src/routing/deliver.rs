@@ -13,7 +13,7 @@ use crate::config::resolved::QueueFull;
 use crate::ids::SessionIdx;
 use crate::session::Flags;
 use crate::session::alias::Naming;
-use crate::session::flow::{Delivery, QueueLimits, Queued};
+use crate::session::flow::{Delivery, Inflight, QueueLimits, Queued};
 use crate::session::message::Message;
 use crate::topic::GroupKey;
 use crate::wire::publish::{self, PublishOut};
@@ -97,7 +97,7 @@ impl Shard {
                 let session = &mut self.sessions[idx];
                 let (window, mut last_id) = (usize::from(session.window), session.last_id);
                 let flow = session.flow_mut();
-                if flow.queued() == 0 && flow.in_flight() < window && port.has_room(conn) {
+                if flow.is_open(window) && port.has_room(conn) {
                     let id = flow.launch(delivery.clone(), &mut last_id);
                     session.last_id = last_id;
                     self.fly(idx, &delivery, id, now, port);
@@ -205,7 +205,14 @@ impl Shard {
             let session = &mut self.sessions[idx];
             let (window, mut last_id) = (usize::from(session.window), session.last_id);
             let Some(flow) = &mut session.flow else { break };
-            if flow.in_flight() >= window || !port.has_room(conn) {
+            if !port.has_room(conn) {
+                break;
+            }
+            if let Some(flying) = flow.resend(window) {
+                self.fly_again(idx, &flying, now, port);
+                continue;
+            }
+            if !flow.may_launch(window) {
                 break;
             }
             let Some((delivery, was_held)) = flow.dequeue() else {
@@ -230,6 +237,19 @@ impl Shard {
         }
         self.resume_queries(idx);
         self.sessions[idx].tidy();
+    }
+
+    /// Sends what was in flight when the last connection ended (section 4.4).
+    fn fly_again(&mut self, idx: SessionIdx, flying: &Inflight, now: Millis, port: &mut impl Port) {
+        let Some(delivery) = &flying.delivery else {
+            self.send_pubrel(idx, flying.id, ReasonCode::SUCCESS, port);
+            return;
+        };
+        if !self.transmit(idx, delivery, Some(flying.id), true, now, port)
+            && let Some(flow) = &mut self.sessions[idx].flow
+        {
+            flow.abandon(flying.id);
+        }
     }
 
     /// Sends a message that was put in flight. One that is too large for the client counts as delivered (section 3.1.2.11.4).

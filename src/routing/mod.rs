@@ -76,10 +76,7 @@ impl Shared {
     /// `topics`: how many exact topics are expected, which sizes the masks.
     pub fn new(reactors: usize, topics: usize, hasher: TopicHasher, mqtt: Mqtt) -> Self {
         Self {
-            masks: Arc::new(Masks::new(
-                reactors,
-                topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_ROWS),
-            )),
+            masks: Arc::new(Masks::new(reactors, mask_rows(reactors, topics))),
             hasher,
             mqtt,
             counters: AllCounters::new(reactors),
@@ -89,6 +86,12 @@ impl Shared {
             reactors,
         }
     }
+}
+
+/// One row a topic, while the table stays small beside what the topics cost.
+fn mask_rows(reactors: usize, topics: usize) -> usize {
+    let most = limits::MAX_MASK_BYTES * 8 / reactors.next_power_of_two();
+    topics.clamp(limits::MIN_MASK_ROWS, most)
 }
 
 /// A client that a shard has taken in.

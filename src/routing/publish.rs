@@ -9,8 +9,9 @@ use super::{Fault, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
 use crate::session::message::{Message, Outcome, Publisher};
+use crate::topic::filter::has_wildcard;
 use crate::topic::{ReactorSet, validate_name};
-use crate::wire::{PacketId, Publish, Qos, ReasonCode};
+use crate::wire::{Forward, PacketId, Publish, Qos, ReasonCode};
 
 /// `$inbox/{client id}/{rest}` reaches that client, whatever it subscribes to.
 const INBOX: &str = "$inbox/";
@@ -29,6 +30,14 @@ pub(super) fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$') && !topic.starts_with(INBOX)
 }
 
+/// A response topic is a topic name (section 3.3.2.3.5).
+fn check_response_topic(forward: &Forward<'_>) -> Result<(), Fault> {
+    if !forward.is_empty() && forward.response_topic().is_some_and(has_wildcard) {
+        return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
+    }
+    Ok(())
+}
+
 impl Shard {
     /// A PUBLISH from a client.
     pub(super) fn publish(
@@ -42,6 +51,7 @@ impl Shard {
         if !publish.properties.subscription_ids.is_empty() {
             return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
         }
+        check_response_topic(&publish.properties.forward)?;
         let topic = self.resolve_alias(idx, publish)?;
         validate_name(&topic, self.mqtt().max_topic_levels)
             .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;

@@ -10,6 +10,7 @@ use super::port::Port;
 use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
+use crate::limits::MAX_ROUTES;
 use crate::topic::{Filter, GroupKey, SubOptions};
 use crate::wire::{
     Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
@@ -114,6 +115,10 @@ impl Shard {
         if filter.path.starts_with("$inbox/") || filter.path == "$inbox" {
             // An inbox reaches its client without a subscription, and nobody else.
             return Ok(Err(ReasonCode::NOT_AUTHORIZED));
+        }
+        let is_replicated = filter.wildcard || filter.share.is_some();
+        if is_replicated && self.routes.len() >= MAX_ROUTES && !self.routes.has(filter.path) {
+            return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
         }
         let granted = SubOptions {
             qos: options.qos as u8,

@@ -98,6 +98,8 @@ struct Owed {
 #[derive(Debug, Default)]
 pub struct Flow {
     inflight: VecDeque<Inflight>,
+    /// How many at the end of `inflight` were sent on an earlier connection, but not yet on this one.
+    unsent: usize,
     queue: VecDeque<Delivery>,
     /// Bytes of those that are within the limits.
     kept_bytes: usize,
@@ -122,19 +124,39 @@ impl Flow {
 
     // ---- towards the client ----
 
-    /// Messages in flight.
+    /// Messages in flight on this connection.
     pub fn in_flight(&self) -> usize {
-        self.inflight.len()
+        self.inflight.len() - self.unsent
+    }
+
+    /// True if a new message may be sent now: nothing older waits, and the window has a place.
+    pub fn is_open(&self, window: usize) -> bool {
+        self.queue.is_empty() && self.unsent == 0 && self.inflight.len() < window
+    }
+
+    /// A new connection: what is in flight is to be sent again, in the order of the first time (section 4.4).
+    pub fn reconnected(&mut self) {
+        self.unsent = self.inflight.len();
+    }
+
+    /// The next message that is to be sent again, if the window has a place for it.
+    pub fn resend(&mut self, window: usize) -> Option<Inflight> {
+        if self.unsent == 0 || self.in_flight() >= window {
+            return None;
+        }
+        let next = self.inflight[self.in_flight()].clone();
+        self.unsent -= 1;
+        Some(next)
+    }
+
+    /// True if a message of the queue may be put in flight now.
+    pub fn may_launch(&self, window: usize) -> bool {
+        self.unsent == 0 && self.inflight.len() < window
     }
 
     /// Messages that wait for a place in the window.
     pub fn queued(&self) -> usize {
         self.queue.len()
-    }
-
-    /// In the order in which they were sent, which is the order of redelivery (section 4.4).
-    pub fn inflight(&self) -> impl Iterator<Item = &Inflight> {
-        self.inflight.iter()
     }
 
     /// Puts a message in flight under a fresh identifier, counted on from `next`.
@@ -160,7 +182,17 @@ impl Flow {
 
     /// A message that was put in flight was not sent after all.
     pub fn abandon(&mut self, id: PacketId) {
-        self.inflight.retain(|flying| flying.id != id);
+        if let Some(at) = self.find(id) {
+            self.land(at);
+        }
+    }
+
+    /// Takes a message out of flight.
+    fn land(&mut self, at: usize) {
+        if at >= self.in_flight() {
+            self.unsent -= 1;
+        }
+        self.inflight.remove(at);
     }
 
     fn find(&self, id: PacketId) -> Option<usize> {
@@ -173,7 +205,7 @@ impl Flow {
             None => Acked::Unknown,
             Some(at) if self.inflight[at].qos != Qos::AtLeastOnce => Acked::WrongKind,
             Some(at) => {
-                self.inflight.remove(at);
+                self.land(at);
                 self.acked = self.acked.wrapping_add(1);
                 Acked::Done
             }
@@ -186,7 +218,7 @@ impl Flow {
             None => Acked::Unknown,
             Some(at) if self.inflight[at].qos != Qos::ExactlyOnce => Acked::WrongKind,
             Some(at) if reason.is_error() => {
-                self.inflight.remove(at);
+                self.land(at);
                 self.acked = self.acked.wrapping_add(1);
                 Acked::Done
             }
@@ -206,7 +238,7 @@ impl Flow {
             None => Acked::Unknown,
             Some(at) if self.inflight[at].phase != Phase::Released => Acked::WrongKind,
             Some(at) => {
-                self.inflight.remove(at);
+                self.land(at);
                 self.acked = self.acked.wrapping_add(1);
                 Acked::Done
             }
@@ -381,6 +413,10 @@ impl Flow {
     /// Panics if the parts contradict each other.
     pub fn check_invariants(&self) {
         assert!(self.held <= self.queue.len(), "more held than queued");
+        assert!(
+            self.unsent <= self.inflight.len(),
+            "more unsent than in flight"
+        );
         let kept = self.queue.len() - self.held;
         assert_eq!(
             self.kept_bytes,

@@ -1,4 +1,26 @@
-//! What the operating system is asked for.
+//! What the operating system is asked for that the standard library has no word for. All unsafe code of the reactors stands here.
+//!
+//! Each file wraps one thing and gives it a safe face: private fd tables, passing sockets between them, wake-ups, pinning, limits,
+//! capacity, memory, signals, listening sockets. Nothing here knows of MQTT, and nothing here decides a policy.
 
+pub mod affinity;
 pub mod capacity;
+pub mod cpu_time;
+pub mod listen;
+pub mod memory;
+pub mod pass;
+pub mod rlimit;
 pub mod signals;
+pub mod table;
+pub mod wake;
+
+use std::io;
+
+/// The result of a system call that tells an error by -1.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

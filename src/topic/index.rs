@@ -3,14 +3,16 @@
 //! A filter is a 12-byte record; its text lies in the arena, its subscribers are one entry in the record or a list. All filters are found by
 //! hash; those with a wildcard are in the trie too. The index neither delivers nor knows what a session is beyond its number.
 
-use hashbrown::{HashMap, HashTable};
+mod audit;
+
+use hashbrown::{HashMap, HashSet, HashTable};
 
 use super::arena::{Arena, StrRef};
 use super::filter::has_wildcard;
 use super::hash::{TopicHash, TopicHasher};
 use super::holdings::Holdings;
 use super::pool::Pool;
-use super::subscription::{Ended, Entry, FilterId, Memory, SubOptions, Subscribed, Unsubscribed};
+use super::subscription::{Ended, Entry, FilterId, SubOptions, Subscribed, Unsubscribed};
 use super::trie::FilterTrie;
 use crate::ids::SessionIdx;
 use crate::limits::FILTER_TABLE_PARTS;
@@ -177,10 +179,27 @@ impl Index {
     /// For a fan-out that is walked later, while subscriptions come and go: each subscriber of `matched` is appended to `out` once, its options
     /// merged as [`Index::merged`] does. With one filter that is a copy of its list.
     pub fn snapshot(&self, matched: &[FilterId], out: &mut Vec<Entry>) {
-        for (current, &filter) in matched.iter().enumerate() {
-            let list = self.subscribers(filter);
-            if matched.len() == 1 {
+        let lists = || matched.iter().map(|&filter| self.subscribers(filter));
+        let total: usize = lists().map(<[Entry]>::len).sum();
+        let longest = (0..matched.len()).max_by_key(|&at| self.subscribers(matched[at]).len());
+        for (current, list) in lists().enumerate() {
+            let others = total - list.len();
+            if others == 0 {
                 out.extend_from_slice(list);
+            } else if Some(current) == longest && list.len() / 8 > others {
+                // A broadcast, and a few who listen to more: only these few can be in the list twice.
+                let few = lists().enumerate().filter(|&(at, _)| at != current);
+                let few: HashSet<SessionIdx> = few
+                    .flat_map(|(_, list)| list)
+                    .map(|entry| entry.session())
+                    .collect();
+                out.extend(list.iter().filter_map(|&entry| {
+                    if few.contains(&entry.session()) {
+                        self.merge(entry, matched, current)
+                    } else {
+                        Some(entry)
+                    }
+                }));
             } else {
                 out.extend(
                     list.iter()
@@ -251,32 +270,6 @@ impl Index {
     /// How many filters have a subscriber.
     pub fn filters(&self) -> usize {
         self.filters.len()
-    }
-
-    /// What it takes.
-    pub fn memory(&self) -> Memory {
-        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
-        // All entries but those that stand in their filter's record.
-        let listed = self.len() - (self.filters.len() - self.lists.len());
-        let ids = size_of::<((SessionIdx, FilterId), u32)>() * self.ids.len();
-        Memory {
-            reserved: tables
-                + size_of_val(&*self.tables)
-                + self.filters.reserved()
-                + self.lists.reserved()
-                + self.listed_capacity * size_of::<Entry>()
-                + self.texts.reserved()
-                + self.wildcards.reserved()
-                + self.holdings.reserved()
-                + self.ids.allocation_size(),
-            used: self.filters.len() * (size_of::<FilterRecord>() + size_of::<u32>() + 1)
-                + self.lists.len() * size_of::<Vec<Entry>>()
-                + listed * size_of::<Entry>()
-                + self.texts.used()
-                + self.wildcards.used()
-                + self.holdings.used()
-                + ids,
-        }
     }
 
     fn path(&self, filter: FilterId) -> &str {
@@ -438,62 +431,6 @@ impl Index {
             }
         }
     }
-
-    /// Walks everything, and compares the sides.
-    ///
-    /// # Panics
-    /// When they disagree.
-    pub fn check_invariants(&self) {
-        self.texts.check_invariants();
-        self.wildcards.check_invariants();
-        self.holdings.check_invariants();
-        let (mut filters, mut wildcards, mut entries, mut ids, mut lists) = (0, 0, 0, 0, 0);
-        for (number, table) in self.tables.iter().enumerate() {
-            for &id in table {
-                let filter = FilterId(id);
-                let path = self.path(filter);
-                assert_eq!(
-                    part(self.hasher.hash(path)),
-                    number,
-                    "{path} is in another part"
-                );
-                assert_eq!(self.lookup(self.hasher.hash(path), path), Some(filter));
-                filters += 1;
-                if has_wildcard(path) {
-                    assert_eq!(self.wildcards.get(path), Some(id));
-                    wildcards += 1;
-                }
-                let list = self.subscribers(filter);
-                if let Subscribers::Many(_) = self.filters[id].subscribers {
-                    assert!(list.len() > 1);
-                    lists += 1;
-                }
-                assert!(!list.is_empty());
-                for (position, entry) in list.iter().enumerate() {
-                    assert_eq!(
-                        self.holdings.find(entry.session(), filter),
-                        Some(position as u32)
-                    );
-                    assert_eq!(
-                        self.ids.contains_key(&(entry.session(), filter)),
-                        entry.has_id()
-                    );
-                    entries += 1;
-                    ids += usize::from(entry.has_id());
-                }
-            }
-        }
-        assert_eq!(
-            (filters, wildcards),
-            (self.filters.len(), self.wildcards.len())
-        );
-        assert_eq!((entries, ids), (self.len(), self.ids.len()));
-        assert_eq!(lists, self.lists.len());
-        assert_eq!(
-            self.lists.iter().map(Vec::capacity).sum::<usize>(),
-            self.listed_capacity
-        );
-    }
 }
 
 /// Which part of the table; with bits that the table itself does not use.
@@ -502,5 +439,4 @@ fn part(hash: TopicHash) -> usize {
 }
 
 #[cfg(test)]
-#[path = "index_tests.rs"]
 mod tests;

@@ -174,6 +174,11 @@ impl Routes {
         self.wildcards.matches(topic, visit);
     }
 
+    /// Whether a filter is known.
+    pub fn has(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
     /// How many filters there are.
     pub fn len(&self) -> usize {
         self.all.len()

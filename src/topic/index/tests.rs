@@ -141,11 +141,13 @@ proptest! {
                     prop_assert_eq!((done.is_new, done.first_on_filter), (new, first));
                     prop_assert_eq!(done.hash, index.hasher.hash(&path));
                     prop_assert_eq!(index.options(SessionIdx(session), done.filter), Some(options));
+                    prop_assert!(index.has(SessionIdx(session), &path));
                     prop_assert_eq!(index.subscription_id(SessionIdx(session), done.filter), id);
                 }
                 Step::Unsubscribe(session, path) => {
                     let had = model.0.remove(&(session, path.clone())).is_some();
                     let done = index.unsubscribe(SessionIdx(session), &path);
+                    prop_assert!(!index.has(SessionIdx(session), &path));
                     prop_assert_eq!(done.map(|done| done.last_on_filter), had.then(|| !model.has(&path)));
                 }
                 Step::Clear(session) => {
@@ -316,6 +318,28 @@ fn churn_does_not_grow() {
         at_end <= after_first + after_first / 10,
         "{after_first} bytes have become {at_end}"
     );
+}
+
+#[test]
+fn a_broadcast_serves_those_who_listen_to_more_only_once() {
+    let mut index = index();
+    let mut model = Model::default();
+    let mut subscribe = |session: u32, path: &str, qos: u8, id: Option<u32>| {
+        let options = SubOptions { qos, ..PLAIN };
+        index.subscribe(SessionIdx(session), path, options, id);
+        model.0.insert((session, path.to_owned()), (options, id));
+    };
+    // Filters of either side of the list that is long.
+    subscribe(3, "+", 2, Some(3));
+    for session in 0..500 {
+        subscribe(session, "a", 0, None);
+    }
+    subscribe(3, "#", 1, Some(4));
+    subscribe(400, "a/#", 2, None);
+    subscribe(900, "#", 1, None);
+    assert_eq!(served(&index, "a"), model.served("a"));
+    assert_eq!(served_later(&index, "a"), model.served("a"));
+    assert_eq!(served_later(&index, "a").len(), 501);
 }
 
 #[test]

@@ -1,0 +1,294 @@
+//! What the threads count, and how the rest of the program reads it while they run.
+//!
+//! Each thread has a [`Tally`] that it alone writes. Counters are relaxed atomics; the histograms stand behind a lock that the
+//! thread takes once a turn of its loop and a reader a few times a second.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hdrhistogram::Histogram;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Count { $($(#[$doc])* $name),* }
+
+        const COUNTS: usize = [$(Count::$name),*].len();
+    };
+}
+
+counters! {
+    /// Connection attempts.
+    Attempts,
+    /// Phones that became ready: CONNACK and SUBACK received.
+    Readied,
+    /// Phones that stopped being ready, whoever closed.
+    Unreadied,
+    /// Connections that the scenario closed.
+    HungUp,
+    /// QoS 0 messages to one phone, received for the first time.
+    Unicast0,
+    /// QoS 1 messages to one phone, received for the first time.
+    Unicast1,
+    /// Broadcast messages received for the first time.
+    Broadcast,
+    /// Owed messages that were skipped, or hadn't come at the end. Those filled later count under `Filled` too.
+    Gaps,
+    /// Messages that filled a gap after a later one had come.
+    Filled,
+    /// Messages that came after a later one, owed or not.
+    Reordered,
+    /// Messages that came twice against the rules.
+    Duplicates,
+    /// QoS 1 messages sent again after a reconnect, with the DUP flag, as the protocol has it.
+    Redelivered,
+    /// Messages that took longer than the limit.
+    Late,
+    /// QoS 0 messages in flight to a phone that just left.
+    Excused,
+    /// Payloads that couldn't be read, or were for somebody else.
+    Damaged,
+    /// Messages of an earlier run.
+    Foreign,
+    /// A broker that should have kept the session says it has none (session present 0).
+    SessionLost,
+    /// PINGREQ sent.
+    Pings,
+    /// PINGRESP received.
+    Pongs,
+    /// A ping that had no answer when the next was due.
+    PingsUnanswered,
+}
+
+macro_rules! failures {
+    ($($name:ident = $text:literal),* $(,)?) => {
+        /// Why a connection failed or ended against the plan.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Failure {
+            $(#[doc = $text] $name),*
+        }
+
+        impl Failure {
+            /// All kinds.
+            pub const ALL: [Self; [$(Failure::$name),*].len()] = [$(Self::$name),*];
+
+            /// In words, as a report shows it.
+            pub fn text(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+        }
+    };
+}
+
+failures! {
+    Refused = "connection refused",
+    Timeout = "not ready in time",
+    Reset = "reset by the broker",
+    Closed = "closed by the broker",
+    NotAccepted = "CONNACK said no",
+    NotSubscribed = "SUBACK said no",
+    Disconnected = "DISCONNECT from the broker",
+    Protocol = "not the protocol",
+    NoPort = "no source port left",
+    NoFile = "no file descriptor left",
+    Other = "another system error",
+}
+
+/// One thread's counters and histograms.
+#[derive(Debug)]
+pub struct Tally {
+    counts: [AtomicU64; COUNTS],
+    failures: [AtomicU64; Failure::ALL.len()],
+    /// Latencies, in microseconds.
+    pub latency: Mutex<Latencies>,
+}
+
+/// Latency histograms in microseconds, all from the planned time.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    /// From the planned connect to CONNACK and SUBACK.
+    pub ready: Histogram<u64>,
+    /// From the planned publish to the phone, one phone, QoS 0.
+    pub unicast0: Histogram<u64>,
+    /// The same at QoS 1.
+    pub unicast1: Histogram<u64>,
+    /// From the planned publish to each phone, all phones.
+    pub broadcast: Histogram<u64>,
+    /// What was published before the phone was ready, and waited for it: mostly the phone's own absence.
+    pub waited: Histogram<u64>,
+}
+
+/// Microseconds that a histogram reaches: ten minutes. What is beyond counts as that.
+const LONGEST: u64 = 600_000_000;
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST, 3)
+        .unwrap_or_else(|_| unreachable!("the bounds are constants that the library allows"))
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            ready: histogram(),
+            unicast0: histogram(),
+            unicast1: histogram(),
+            broadcast: histogram(),
+            waited: histogram(),
+        }
+    }
+}
+
+impl Latencies {
+    /// Adds what another thread recorded.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in [
+            (&mut self.ready, &other.ready),
+            (&mut self.unicast0, &other.unicast0),
+            (&mut self.unicast1, &other.unicast1),
+            (&mut self.broadcast, &other.broadcast),
+            (&mut self.waited, &other.waited),
+        ] {
+            // Both have the same bounds, so nothing can fall outside.
+            mine.add(theirs)
+                .unwrap_or_else(|_| unreachable!("histograms of one shape"));
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.ready.reset();
+        self.unicast0.reset();
+        self.unicast1.reset();
+        self.broadcast.reset();
+        self.waited.reset();
+    }
+}
+
+/// Locks the latencies; a thread that panicked while it recorded left them whole.
+pub fn locked(latency: &Mutex<Latencies>) -> std::sync::MutexGuard<'_, Latencies> {
+    latency
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Records a duration in nanoseconds, as microseconds.
+pub fn record(histogram: &mut Histogram<u64>, nanos: u64) {
+    histogram.saturating_record((nanos / 1000).max(1));
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            failures: std::array::from_fn(|_| AtomicU64::new(0)),
+            latency: Mutex::new(Latencies::default()),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn count(&self, what: Count) {
+        self.add(what, 1);
+    }
+
+    /// Counts several. Only the owning thread writes, so a load and a store do.
+    pub fn add(&self, what: Count, n: u64) {
+        let counter = &self.counts[what as usize];
+        counter.store(counter.load(Relaxed) + n, Relaxed);
+    }
+
+    /// Counts a failure.
+    pub fn fail(&self, failure: Failure) {
+        let counter = &self.failures[failure as usize];
+        counter.store(counter.load(Relaxed) + 1, Relaxed);
+    }
+}
+
+/// The sums over all threads at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    counts: [u64; COUNTS],
+    failures: [u64; Failure::ALL.len()],
+}
+
+impl Totals {
+    /// Adds up.
+    pub fn of<'a>(tallies: impl IntoIterator<Item = &'a Tally>) -> Self {
+        let mut totals = Self::default();
+        for tally in tallies {
+            for (sum, counter) in totals.counts.iter_mut().zip(&tally.counts) {
+                *sum += counter.load(Relaxed);
+            }
+            for (sum, counter) in totals.failures.iter_mut().zip(&tally.failures) {
+                *sum += counter.load(Relaxed);
+            }
+        }
+        totals
+    }
+
+    /// One counter.
+    pub fn get(&self, what: Count) -> u64 {
+        self.counts[what as usize]
+    }
+
+    /// Phones ready now.
+    pub fn ready(&self) -> u64 {
+        self.get(Count::Readied)
+            .saturating_sub(self.get(Count::Unreadied))
+    }
+
+    /// Messages received, each once.
+    pub fn received(&self) -> u64 {
+        self.get(Count::Unicast0) + self.get(Count::Unicast1) + self.get(Count::Broadcast)
+    }
+
+    /// Owed messages that haven't come.
+    pub fn missing(&self) -> u64 {
+        self.get(Count::Gaps)
+            .saturating_sub(self.get(Count::Filled))
+    }
+
+    /// Failures of all kinds.
+    pub fn failed(&self) -> u64 {
+        self.failures.iter().sum()
+    }
+
+    /// Failures by kind, those that happened.
+    pub fn failures(&self) -> impl Iterator<Item = (Failure, u64)> {
+        Failure::ALL
+            .into_iter()
+            .zip(self.failures)
+            .filter(|&(_, n)| n > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_add_up() {
+        let (a, b) = (Tally::default(), Tally::default());
+        a.add(Count::Readied, 5);
+        b.add(Count::Readied, 2);
+        b.count(Count::Unreadied);
+        a.fail(Failure::Reset);
+        b.fail(Failure::Reset);
+        let totals = Totals::of([&a, &b]);
+        assert_eq!(totals.ready(), 6);
+        assert_eq!(totals.failures().collect::<Vec<_>>(), [(Failure::Reset, 2)]);
+        assert_eq!(totals.failed(), 2);
+    }
+
+    #[test]
+    fn latencies_are_added_not_averaged() {
+        let (mut a, mut b) = (Latencies::default(), Latencies::default());
+        record(&mut a.ready, 1_000_000);
+        record(&mut b.ready, 3_000_000_000_000_000);
+        a.add(&b);
+        assert_eq!(a.ready.len(), 2);
+        assert!(a.ready.max() >= LONGEST * 99 / 100);
+    }
+}

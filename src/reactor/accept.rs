@@ -1,0 +1,334 @@
+//! Taking connections in: accept, read the CONNECT before anything else is done, and send the connection home.
+//!
+//! With `TCP_DEFER_ACCEPT` the CONNECT is nearly always there at accept. Then a connection whose home is elsewhere costs this reactor an
+//! accept and a read; one that is at home is watched at once. Who sends no CONNECT waits in a slot, with a deadline.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::Reactor;
+use super::slots::Flags;
+use crate::ids::{ConnId, ReactorId};
+use crate::limits;
+use crate::routing::greet::refusal;
+use crate::routing::port::CloseCause;
+use crate::routing::{Greeting, greet, home};
+use crate::transport::tcp::{self, Reading};
+use crate::wire::{ReasonCode, Version};
+
+/// One listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: mio::net::TcpListener,
+    /// Connections may be waiting.
+    pub ready: bool,
+}
+
+/// When accepting stands still.
+#[derive(Debug, Default)]
+pub struct Pause {
+    until: Option<Instant>,
+    logged: Option<Instant>,
+}
+
+/// How often a lack of file descriptors is logged at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What becomes of a connection that has just been accepted.
+enum Next {
+    /// It waits for the rest of its CONNECT.
+    Wait,
+    /// It is at home here.
+    Stay,
+    /// Its home is elsewhere.
+    Go(ReactorId, Version),
+    /// It is closed after these words.
+    Refuse(Vec<u8>),
+}
+
+impl Reactor {
+    /// Accept from each listener that is ready, a bounded number. True: more may wait.
+    pub(super) fn accept(&mut self) -> bool {
+        if self.pause.until.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
+        self.pause.until = None;
+        for index in 0..self.listeners.len() {
+            for _ in 0..limits::ACCEPTS_PER_TURN {
+                if !self.listeners[index].ready {
+                    break;
+                }
+                match self.listeners[index].socket.accept() {
+                    Ok((socket, _)) => self.accepted(TcpStream::from(OwnedFd::from(socket))),
+                    Err(error) => self.not_accepted(index, &error),
+                }
+                if self.pause.until.is_some() {
+                    return false;
+                }
+            }
+        }
+        self.listeners.iter().any(|listener| listener.ready)
+    }
+
+    /// How long accepting still stands still.
+    pub(super) fn accept_resumes_in(&self) -> Option<Duration> {
+        self.pause
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn not_accepted(&mut self, index: usize, error: &std::io::Error) {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                // The connection stays in the kernel's queue, so trying at once would only spin.
+                let now = Instant::now();
+                self.pause.until = Some(now + Duration::from_millis(limits::ACCEPT_PAUSE_MILLIS));
+                self.io.connections.counters().accept_pauses.add(1);
+                if self.pause.logged.is_none_or(|at| now - at >= LOG_INTERVAL) {
+                    self.pause.logged = Some(now);
+                    tracing::warn!(reactor = self.me.0, %error, "accepting stands still: raise the limit of open files or the number of reactors");
+                }
+            }
+            _ if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.listeners[index].ready = false;
+            }
+            // A connection that broke before it was accepted (accept(2), ECONNABORTED and network errors): the next one.
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, socket: TcpStream) {
+        self.io.connections.counters().accepted.add(1);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let bytes = match tcp::read(&socket, &mut buffer) {
+            Reading::Bytes(n) => &buffer[..n],
+            Reading::Empty => &[],
+            Reading::End | Reading::Broken => {
+                self.io.connections.counters().refused.add(1);
+                self.buffer = buffer;
+                return;
+            }
+        };
+        self.io
+            .connections
+            .counters()
+            .bytes_in
+            .add(bytes.len() as u64);
+        match self.next(bytes) {
+            Next::Refuse(words) => self.turn_away(&socket, &words),
+            next => match self.seats.enter(self.me) {
+                Err(_) => match greet(bytes, self.largest_connect()) {
+                    Greeting::Connect { connect, .. } => {
+                        self.turn_away(
+                            &socket,
+                            &refusal(connect.version, ReasonCode::QUOTA_EXCEEDED),
+                        );
+                    }
+                    _ => self.turn_away(&socket, &[]),
+                },
+                Ok(()) => self.seated(socket, bytes, &next),
+            },
+        }
+        self.buffer = buffer;
+    }
+
+    /// A connection has a seat here: keep it, or send it home. Should there be more to read than was read, the poller tells so as soon as it
+    /// watches the socket.
+    fn seated(&mut self, socket: TcpStream, bytes: &[u8], next: &Next) {
+        if let Next::Go(home, version) = *next {
+            if self.reserve(home).is_ok() {
+                self.depart(home, socket, bytes);
+            } else {
+                self.seats.leave(self.me);
+                self.turn_away(&socket, &refusal(version, ReasonCode::QUOTA_EXCEEDED));
+            }
+            return;
+        }
+        let Some(conn) = self.io.connections.add(socket) else {
+            return;
+        };
+        match next {
+            Next::Stay => self.admit(conn, bytes),
+            _ if bytes.is_empty() => {}
+            _ => {
+                if let Some(slot) = self.io.connections.slots.get_mut(conn) {
+                    slot.pending_mut().input = bytes.to_vec();
+                }
+            }
+        }
+    }
+
+    /// More bytes of a connection that waits for its CONNECT.
+    pub(super) fn serve_greeting(&mut self, conn: ConnId) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let connections = &mut self.io.connections;
+        let Some(slot) = connections.slots.get_mut(conn) else {
+            self.buffer = buffer;
+            return;
+        };
+        let mut kept = slot.take_input();
+        let reading = tcp::read(&slot.socket, &mut buffer);
+        let ended = slot.flags.has(Flags::ENDED);
+        if let Reading::Bytes(n) = reading {
+            slot.flags.put(Flags::READABLE, n == buffer.len());
+            kept.extend_from_slice(&buffer[..n]);
+            connections.counters().bytes_in.add(n as u64);
+        }
+        self.buffer = buffer;
+        match reading {
+            Reading::Bytes(_) => {}
+            Reading::Empty => {
+                self.keep_greeting(conn, kept);
+                return;
+            }
+            Reading::End | Reading::Broken => {
+                self.io.connections.drop_lost(conn, CloseCause::Refused);
+                return;
+            }
+        }
+        match self.next(&kept) {
+            Next::Wait if ended => self.io.connections.drop_lost(conn, CloseCause::Refused),
+            Next::Wait => self.keep_greeting(conn, kept),
+            Next::Stay => {
+                let more = self
+                    .io
+                    .connections
+                    .slots
+                    .get(conn)
+                    .is_some_and(|slot| slot.flags.any(Flags::READABLE.and(Flags::ENDED)));
+                self.admit(conn, &kept);
+                if more {
+                    self.io.connections.serve_later(conn);
+                }
+            }
+            Next::Refuse(words) => self.refuse(conn, &words),
+            Next::Go(home, version) => match self.reserve(home) {
+                Ok(()) => {
+                    if let Some(socket) = self.io.connections.release(conn) {
+                        self.depart(home, socket, &kept);
+                    }
+                }
+                Err(()) => self.refuse(conn, &refusal(version, ReasonCode::QUOTA_EXCEEDED)),
+            },
+        }
+    }
+
+    fn keep_greeting(&mut self, conn: ConnId, kept: Vec<u8>) {
+        let Some(slot) = self.io.connections.slots.get_mut(conn) else {
+            return;
+        };
+        if !kept.is_empty() {
+            slot.pending_mut().input = kept;
+        }
+        if slot.flags.has(Flags::READABLE) {
+            self.io.connections.serve_later(conn);
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, words: &[u8]) {
+        use crate::routing::port::Port;
+        self.io.send(conn, words);
+        self.io.connections.begin_close(conn, CloseCause::Refused);
+    }
+
+    /// What the first bytes ask for.
+    fn next(&self, bytes: &[u8]) -> Next {
+        match greet(bytes, self.largest_connect()) {
+            Greeting::Incomplete => Next::Wait,
+            Greeting::Refuse(words) => Next::Refuse(words),
+            Greeting::Connect { connect, .. } if connect.client_id.is_empty() => Next::Stay,
+            Greeting::Connect { connect, .. } => {
+                match home(&self.shared.hasher, connect.client_id, self.reactors) {
+                    home if home == self.me => Next::Stay,
+                    home => Next::Go(home, connect.version),
+                }
+            }
+        }
+    }
+
+    /// Take a seat at a home, in exchange for the one here.
+    fn reserve(&self, home: ReactorId) -> Result<(), ()> {
+        if !self.departures.has_room(home) {
+            return Err(());
+        }
+        self.seats.change(self.me, home).map_err(|_| ())
+    }
+
+    fn depart(&mut self, home: ReactorId, socket: TcpStream, bytes: &[u8]) {
+        self.io.connections.counters().handed_over.add(1);
+        self.departures.add(home, socket, bytes);
+    }
+
+    /// Close a connection that has no slot, after a word if there is one. What such a word takes always fits an empty socket.
+    fn turn_away(&self, socket: &TcpStream, words: &[u8]) {
+        let counters = self.io.connections.counters();
+        counters.refused.add(1);
+        if !words.is_empty()
+            && let tcp::Writing::Taken(n) = tcp::write(socket, words)
+        {
+            counters.bytes_out.add(n as u64);
+        }
+    }
+
+    /// Connections that other reactors accepted and whose home is here. True: more may wait.
+    pub(super) fn arrive(&mut self) -> bool {
+        for _ in 0..limits::HANDOVERS_PER_TURN {
+            let mut arrivals = std::mem::take(&mut self.arrivals);
+            let received = arrivals.receive(&self.lines.receivers[self.me.index()]);
+            match received {
+                Ok(Some(batch)) => {
+                    for (socket, range) in batch.connections {
+                        if let Some(conn) = self.io.connections.add(socket) {
+                            self.admit(conn, arrivals.bytes(range));
+                        }
+                    }
+                    if batch.lost > 0 {
+                        (0..batch.lost).for_each(|_| self.seats.leave(self.me));
+                        self.io
+                            .connections
+                            .counters()
+                            .handover_lost
+                            .add(batch.lost as u64);
+                        tracing::error!(
+                            reactor = self.me.0,
+                            lost = batch.lost,
+                            "handed-over connections were lost, as no file descriptor was left: lower max_connections or raise the limit of open files"
+                        );
+                    }
+                }
+                Ok(None) => {
+                    self.arrivals = arrivals;
+                    return false;
+                }
+                Err(error) => {
+                    self.arrivals = arrivals;
+                    tracing::error!(reactor = self.me.0, %error, "handed-over connections can't be received");
+                    return false;
+                }
+            }
+            self.arrivals = arrivals;
+        }
+        true
+    }
+
+    /// Send off what was handed over in this turn. True: some waits for its home.
+    pub(super) fn send_departures(&mut self) -> bool {
+        let (seats, me, counters) = (&self.seats, self.me, self.io.connections.counters());
+        self.departures.flush(|undelivered, error| {
+            (0..undelivered.sockets).for_each(|_| seats.leave(undelivered.home));
+            counters.handover_lost.add(undelivered.sockets as u64);
+            tracing::error!(reactor = me.0, home = undelivered.home.0, %error, lost = undelivered.sockets, "connections can't be handed over");
+        })
+    }
+
+    /// The largest CONNECT that is taken.
+    pub(super) fn largest_connect(&self) -> u32 {
+        self.io
+            .connections
+            .mqtt()
+            .max_connect_size
+            .min(limits::LARGEST_CONNECT)
+    }
+}

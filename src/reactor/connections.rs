@@ -1,0 +1,634 @@
+//! A reactor's connections and what a shard may do with them: the [`Port`] over real sockets.
+//!
+//! Everything a shard asks for is noted here and carried out by the turn: packets wait in the outbox, closes and losses in lists. So a call
+//! from the shard never comes back into the shard.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use super::mailbox::Post;
+use super::outbox::{Chain, Outbox};
+use super::seats::Seats;
+use super::slots::{Flags, Slots, State};
+use super::token;
+use crate::clock::{Millis, Tick};
+use crate::config::resolved::Mqtt;
+use crate::counters::Counters;
+use crate::ids::{ConnId, ReactorId};
+use crate::limits;
+use crate::routing::Shared;
+use crate::routing::mail::Mail;
+use crate::routing::port::{CloseCause, Port};
+use crate::transport::tcp::{self, Writing};
+use crate::wheel::Wheel;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connections {
+    me: ReactorId,
+    shared: Arc<Shared>,
+    seats: Arc<Seats>,
+    registry: Registry,
+    /// The slots; by the turn they are read from and attached.
+    pub slots: Slots,
+    wheel: Wheel,
+    /// The moment of this turn.
+    now: Millis,
+    outbox: Outbox,
+    /// Those to be served without an event: a full read buffer, a bound reached, a pause that ended.
+    leftovers: VecDeque<ConnId>,
+    /// Those that the shard closed, or nearly so; each goes once its output is written.
+    closing: VecDeque<(ConnId, CloseCause)>,
+    /// Those that turned out to be broken or deaf, to be reported to the shard.
+    lost: VecDeque<(ConnId, CloseCause)>,
+    /// Those whose backlog fell under half of its limit, to be reported to the shard.
+    drained: Vec<ConnId>,
+    log: bool,
+}
+
+impl Connections {
+    /// Without any connection.
+    pub fn new(
+        me: ReactorId,
+        shared: Arc<Shared>,
+        seats: Arc<Seats>,
+        registry: Registry,
+        log: bool,
+        now: Millis,
+    ) -> Self {
+        Self {
+            me,
+            slots: Slots::new(seats.each() as usize),
+            wheel: Wheel::new(limits::SLOT_WHEEL_BUCKETS, now.tick()),
+            shared,
+            seats,
+            registry,
+            now,
+            outbox: Outbox::default(),
+            leftovers: VecDeque::new(),
+            closing: VecDeque::new(),
+            lost: VecDeque::new(),
+            drained: Vec::new(),
+            log,
+        }
+    }
+
+    /// This reactor's counters.
+    pub fn counters(&self) -> &Counters {
+        self.shared.counters.of(self.me)
+    }
+
+    /// The protocol's limits.
+    pub fn mqtt(&self) -> &Mqtt {
+        &self.shared.mqtt
+    }
+
+    /// A turn begins.
+    pub fn set_now(&mut self, now: Millis) {
+        self.now = now;
+    }
+
+    /// Take a socket in whose seat is taken, and watch it. Without a CONNECT it stays until `connect_timeout`. None: it was closed.
+    pub fn add(&mut self, socket: TcpStream) -> Option<ConnId> {
+        let fd = socket.as_raw_fd();
+        let wait = u64::from(self.mqtt().connect_timeout) * 1000;
+        let Ok(conn) = self.slots.insert(socket, self.now.tick()) else {
+            // The seats are as many as the slots, so this takes a broken count.
+            debug_assert!(false, "a seat without a slot");
+            self.seats.leave(self.me);
+            return None;
+        };
+        self.counters().connections.set(self.slots.len() as u64);
+        self.wheel.schedule(
+            &mut self.slots,
+            conn.slot,
+            self.now.tick().after_millis(wait),
+        );
+        if let Err(error) =
+            self.registry
+                .register(&mut SourceFd(&fd), token::of(conn), Interest::READABLE)
+        {
+            // Out of kernel memory or of the user's epoll watches.
+            tracing::warn!(reactor = self.me.0, %error, "a connection can't be watched and is closed");
+            self.counters().refused.add(1);
+            self.free(conn);
+            return None;
+        }
+        Some(conn)
+    }
+
+    /// The connection has a session from now on.
+    pub fn attach(&mut self, conn: ConnId, attached: crate::routing::Attached) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if slot.state == State::Greeting {
+            slot.state = State::Attached;
+            slot.session = attached.session;
+            slot.keep_alive = attached.keep_alive;
+            self.arm(conn);
+        }
+    }
+
+    /// Forget a connection that has no session, but not its socket: it goes to another reactor, which has its seat already.
+    pub fn release(&mut self, conn: ConnId) -> Option<TcpStream> {
+        self.wheel.cancel(&mut self.slots, conn.slot);
+        let slot = self.slots.remove(conn)?;
+        self.counters().connections.set(self.slots.len() as u64);
+        // The socket lives on elsewhere, so closing our copy would not take it from our poller.
+        if let Err(error) = self
+            .registry
+            .deregister(&mut SourceFd(&slot.socket.as_raw_fd()))
+        {
+            tracing::warn!(reactor = self.me.0, %error, "a connection that moves is still watched");
+        }
+        Some(slot.socket)
+    }
+
+    /// Close at once and forget.
+    pub fn free(&mut self, conn: ConnId) {
+        if self.slots.get(conn).is_none() {
+            return;
+        }
+        self.wheel.cancel(&mut self.slots, conn.slot);
+        drop(self.slots.remove(conn));
+        self.seats.leave(self.me);
+        let counters = self.counters();
+        counters.connections.set(self.slots.len() as u64);
+        counters.closed.add(1);
+    }
+
+    /// Close once everything queued is written. The shard knows of it, or never knew of the connection.
+    pub fn begin_close(&mut self, conn: ConnId, cause: CloseCause) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if matches!(slot.state, State::Closing | State::Lingering) {
+            return;
+        }
+        slot.state = State::Closing;
+        slot.flags.put(Flags::UNHANDLED, false);
+        drop(slot.take_input());
+        self.count_cause(conn, cause);
+        self.closing.push_back((conn, cause));
+    }
+
+    /// Note that a connection is broken or deaf; the shard hears of it between other calls.
+    pub fn lose(&mut self, conn: ConnId, cause: CloseCause) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if !slot.flags.has(Flags::BROKEN) {
+            slot.flags.put(
+                Flags::BROKEN,
+                cause == CloseCause::PeerGone || cause == CloseCause::SlowReader,
+            );
+            self.lost.push_back((conn, cause));
+        }
+    }
+
+    /// The next connection that is lost.
+    pub fn next_lost(&mut self) -> Option<(ConnId, CloseCause)> {
+        self.lost.pop_front()
+    }
+
+    /// The connections whose queue may go on.
+    pub fn take_drained(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.drained)
+    }
+
+    /// Serve a connection next turn without waiting for an event.
+    pub fn serve_later(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slots.get_mut(conn)
+            && !slot.flags.has(Flags::QUEUED)
+        {
+            slot.flags.put(Flags::QUEUED, true);
+            self.leftovers.push_back(conn);
+        }
+    }
+
+    /// The next connection to be served without an event.
+    pub fn next_leftover(&mut self) -> Option<ConnId> {
+        let conn = self.leftovers.pop_front()?;
+        if let Some(slot) = self.slots.get_mut(conn) {
+            slot.flags.put(Flags::QUEUED, false);
+        }
+        Some(conn)
+    }
+
+    /// How many are to be served without an event.
+    pub fn leftovers(&self) -> usize {
+        self.leftovers.len()
+    }
+
+    /// Whether the next turn has something to do without an event.
+    pub fn has_work(&self) -> bool {
+        !(self.leftovers.is_empty()
+            && self.closing.is_empty()
+            && self.lost.is_empty()
+            && self.drained.is_empty())
+    }
+
+    /// The socket can be written to again.
+    pub fn writable(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        let Some(pending) = &mut slot.pending else {
+            return;
+        };
+        let mut total = 0;
+        // Until it is full again: the poller tells only of changes.
+        while !pending.output().is_empty() {
+            match tcp::write(&slot.socket, pending.output()) {
+                Writing::Taken(0) => break,
+                Writing::Taken(n) => {
+                    pending.taken(n);
+                    pending.progress = self.now.tick();
+                    total += n;
+                }
+                Writing::Broken => {
+                    self.lose(conn, CloseCause::PeerGone);
+                    return;
+                }
+            }
+        }
+        let rest = pending.output().len();
+        slot.drop_empty_pending();
+        if slot.flags.has(Flags::FULL) && rest <= self.shared.mqtt.write_backlog as usize / 2 {
+            slot.flags.put(Flags::FULL, false);
+            if slot.state == State::Attached {
+                self.drained.push(conn);
+            }
+        }
+        if rest == 0 && slot.state == State::Closing {
+            self.linger(conn);
+        }
+        self.counters().bytes_out.add(total as u64);
+    }
+
+    /// Write what the outbox has, one system call a connection.
+    pub fn flush(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        let touched = self.outbox.take_touched();
+        for &conn in &touched {
+            self.flush_one(conn);
+        }
+        self.outbox.clear(touched);
+    }
+
+    /// Write what the outbox has for one connection; what the socket doesn't take becomes its backlog.
+    fn flush_one(&mut self, conn: ConnId) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        let chain = std::mem::take(&mut slot.chain);
+        if chain.is_empty() || slot.flags.has(Flags::BROKEN) {
+            return;
+        }
+        debug_assert_eq!(slot.unwritten(), 0, "packets behind a backlog go there");
+        let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
+        let count = self.outbox.gather(chain, &mut pieces);
+        let written = match &pieces[..count] {
+            [one] => tcp::write(&slot.socket, one),
+            several => tcp::write_all_of(&slot.socket, several),
+        };
+        let Writing::Taken(taken) = written else {
+            self.lose(conn, CloseCause::PeerGone);
+            return;
+        };
+        if taken < chain.bytes as usize {
+            self.keep_rest(conn, chain, taken);
+        }
+        self.counters().bytes_out.add(taken as u64);
+    }
+
+    /// Keep the packets of a chain, but for the first `taken` bytes, until the socket has room.
+    fn keep_rest(&mut self, conn: ConnId, chain: Chain, mut taken: usize) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        let pending = slot.pending_mut();
+        for piece in self.outbox.pieces(chain) {
+            let skip = taken.min(piece.len());
+            taken -= skip;
+            pending.push_output(&piece[skip..]);
+        }
+        self.wait_for_room(conn);
+    }
+
+    /// A backlog has come to be: have the poller tell when it can go on, and see that it does within `write_timeout`.
+    fn wait_for_room(&mut self, conn: ConnId) {
+        let limit = self.mqtt().write_backlog as usize;
+        let now = self.now.tick();
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        slot.pending_mut().progress = now;
+        let unwritten = slot.unwritten();
+        slot.flags.put(Flags::FULL, unwritten >= limit);
+        if !slot.flags.has(Flags::WATCHED_FOR_ROOM) {
+            slot.flags.put(Flags::WATCHED_FOR_ROOM, true);
+            let fd = slot.socket.as_raw_fd();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            if self
+                .registry
+                .reregister(&mut SourceFd(&fd), token::of(conn), both)
+                .is_err()
+            {
+                self.lose(conn, CloseCause::PeerGone);
+                return;
+            }
+        }
+        self.arm(conn);
+    }
+
+    /// Queue a packet behind a backlog.
+    fn push_backlog(&mut self, conn: ConnId, packet: &[u8]) {
+        let limit = self.mqtt().write_backlog as usize;
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if slot.unwritten() >= limit.saturating_mul(limits::BACKLOG_CLOSES_AT) {
+            self.lose(conn, CloseCause::SlowReader);
+            return;
+        }
+        slot.pending_mut().push_output(packet);
+        if slot.unwritten() >= limit {
+            slot.flags.put(Flags::FULL, true);
+        }
+    }
+
+    /// Write a large packet from where it is; what the socket doesn't take becomes the backlog.
+    fn write_directly(&mut self, conn: ConnId, packet: &[u8]) {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        match tcp::write(&slot.socket, packet) {
+            Writing::Broken => self.lose(conn, CloseCause::PeerGone),
+            Writing::Taken(taken) => {
+                if taken < packet.len() {
+                    slot.pending_mut().push_output(&packet[taken..]);
+                    self.wait_for_room(conn);
+                }
+                self.counters().bytes_out.add(taken as u64);
+            }
+        }
+    }
+
+    /// Close what the shard let go of and what is written. True: there are more than one turn closes.
+    pub fn close_finished(&mut self) -> bool {
+        for _ in 0..self.closing.len().min(limits::CLOSES_PER_TURN) {
+            let Some((conn, cause)) = self.closing.pop_front() else {
+                break;
+            };
+            let Some(slot) = self.slots.get_mut(conn) else {
+                continue;
+            };
+            if slot.flags.has(Flags::BROKEN) {
+                self.free(conn);
+                continue;
+            }
+            let linger = matches!(
+                cause,
+                CloseCause::Refused
+                    | CloseCause::Protocol
+                    | CloseCause::TakenOver
+                    | CloseCause::Quota
+            );
+            if slot.unwritten() > 0 {
+                self.arm(conn);
+            } else if linger {
+                self.linger(conn);
+            } else {
+                self.free(conn);
+            }
+        }
+        !self.closing.is_empty()
+    }
+
+    /// Tell the peer that nothing more comes, and wait a little for it to have read that.
+    fn linger(&mut self, conn: ConnId) {
+        let due = self.now.tick().after_millis(limits::LINGER_MILLIS);
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return;
+        };
+        if slot.flags.has(Flags::ENDED) || slot.socket.shutdown(std::net::Shutdown::Write).is_err()
+        {
+            self.free(conn);
+            return;
+        }
+        slot.state = State::Lingering;
+        slot.pending = None;
+        self.wheel.schedule(&mut self.slots, conn.slot, due);
+        // What it has sent in the meantime is read and forgotten.
+        self.serve_later(conn);
+    }
+
+    /// The connections whose time has come; each is to be judged by [`Connections::overdue`]. True: there are more.
+    pub fn expire(&mut self, due: &mut Vec<u32>) -> bool {
+        self.wheel.expire(
+            &mut self.slots,
+            self.now.tick(),
+            limits::TIMERS_PER_TURN,
+            due,
+        )
+    }
+
+    /// A connection's timer fired: what is to become of it. None: it had more time than the timer knew, which is set anew.
+    pub fn overdue(&mut self, index: u32) -> Option<(ConnId, CloseCause)> {
+        let conn = self.slots.conn_at(index)?;
+        let now = self.now.tick();
+        let write_deadline = self.write_deadline(conn);
+        let slot = self.slots.get_mut(conn)?;
+        if slot.flags.has(Flags::PAUSED) {
+            // It is not its fault that nothing was read.
+            slot.last_seen = now;
+        }
+        match slot.state {
+            State::Greeting => Some((conn, CloseCause::ConnectTimeout)),
+            // These have been counted, and the shard knows.
+            State::Lingering => {
+                self.free(conn);
+                None
+            }
+            State::Closing if write_deadline.is_none_or(|at| at <= now) => {
+                self.free(conn);
+                None
+            }
+            State::Attached if write_deadline.is_some_and(|at| at <= now) => {
+                Some((conn, CloseCause::SlowReader))
+            }
+            State::Attached
+                if keep_alive_deadline(slot.last_seen, slot.keep_alive)
+                    .is_some_and(|at| at <= now) =>
+            {
+                Some((conn, CloseCause::KeepAlive))
+            }
+            State::Attached | State::Closing => {
+                self.arm(conn);
+                None
+            }
+        }
+    }
+
+    /// Set the timer of a connection to the next of its deadlines. Reading only notes the time, so the timer may fire early and is set anew.
+    fn arm(&mut self, conn: ConnId) {
+        let write = self.write_deadline(conn);
+        let Some(slot) = self.slots.get(conn) else {
+            return;
+        };
+        let keep_alive = match slot.state {
+            State::Attached => keep_alive_deadline(slot.last_seen, slot.keep_alive),
+            _ => None,
+        };
+        match write.into_iter().chain(keep_alive).min() {
+            Some(due) => self.wheel.schedule(&mut self.slots, conn.slot, due),
+            None => self.wheel.cancel(&mut self.slots, conn.slot),
+        }
+    }
+
+    /// When its backlog must have moved.
+    fn write_deadline(&self, conn: ConnId) -> Option<Tick> {
+        let slot = self.slots.get(conn)?;
+        let pending = slot
+            .pending
+            .as_ref()
+            .filter(|pending| !pending.output().is_empty())?;
+        Some(
+            pending
+                .progress
+                .after_millis(u64::from(self.mqtt().write_timeout) * 1000),
+        )
+    }
+
+    fn count_cause(&self, conn: ConnId, cause: CloseCause) {
+        let counters = self.counters();
+        match cause {
+            CloseCause::KeepAlive => counters.closed_keep_alive.add(1),
+            CloseCause::SlowReader => counters.closed_slow.add(1),
+            CloseCause::ConnectTimeout | CloseCause::Refused => counters.refused.add(1),
+            _ => {}
+        }
+        if self.log {
+            let peer = self
+                .slots
+                .get(conn)
+                .and_then(|slot| slot.socket.peer_addr().ok());
+            tracing::info!(
+                reactor = self.me.0,
+                peer = peer.map(tracing::field::display),
+                ?cause,
+                "connection closed"
+            );
+        }
+    }
+
+    /// Forget a connection of which the shard has been told.
+    pub fn drop_lost(&mut self, conn: ConnId, cause: CloseCause) {
+        self.count_cause(conn, cause);
+        self.free(conn);
+    }
+
+    /// Log that a client is in, where that is asked for.
+    pub fn log_opened(&self, conn: ConnId, client_id: &str) {
+        if self.log {
+            let peer = self
+                .slots
+                .get(conn)
+                .and_then(|slot| slot.socket.peer_addr().ok());
+            tracing::info!(
+                reactor = self.me.0,
+                peer = peer.map(tracing::field::display),
+                client_id,
+                "connection opened"
+            );
+        }
+    }
+}
+
+/// One and a half times the keep alive after a client was seen last (MQTT 5 section 3.1.2.10).
+fn keep_alive_deadline(last_seen: Tick, keep_alive: u16) -> Option<Tick> {
+    (keep_alive > 0).then(|| last_seen.after_millis(u64::from(keep_alive) * 1500))
+}
+
+/// The whole [`Port`]: connections and outgoing mail.
+#[derive(Debug)]
+pub struct Io {
+    /// The connections.
+    pub connections: Connections,
+    /// Mail to other reactors.
+    pub post: Post<Mail>,
+}
+
+impl Port for Io {
+    fn send(&mut self, conn: ConnId, packet: &[u8]) {
+        let connections = &mut self.connections;
+        let Some(slot) = connections.slots.get_mut(conn) else {
+            return;
+        };
+        if !slot.takes_output() {
+            return;
+        }
+        if slot.unwritten() > 0 {
+            connections.push_backlog(conn, packet);
+            return;
+        }
+        if packet.len() >= limits::DIRECT_WRITE {
+            connections.flush_one(conn);
+            match connections
+                .slots
+                .get(conn)
+                .filter(|slot| slot.takes_output())
+            {
+                Some(slot) if slot.unwritten() == 0 => connections.write_directly(conn, packet),
+                Some(_) => connections.push_backlog(conn, packet),
+                None => {}
+            }
+            return;
+        }
+        connections.outbox.push(conn, &mut slot.chain, packet);
+        if slot.chain.bytes >= limits::OUTBOX_BYTES_PER_CONNECTION {
+            connections.flush_one(conn);
+        }
+        if connections.outbox.bytes() >= limits::OUTBOX_BYTES {
+            connections.flush();
+        }
+    }
+
+    fn has_room(&self, conn: ConnId) -> bool {
+        let slot = self.connections.slots.get(conn);
+        slot.is_some_and(|slot| slot.takes_output() && !slot.flags.has(Flags::FULL))
+    }
+
+    fn close(&mut self, conn: ConnId, cause: CloseCause) {
+        self.connections.begin_close(conn, cause);
+    }
+
+    fn pause(&mut self, conn: ConnId, paused: bool) {
+        let Some(slot) = self.connections.slots.get_mut(conn) else {
+            return;
+        };
+        slot.flags.put(Flags::PAUSED, paused);
+        let waits = Flags::READABLE.and(Flags::UNHANDLED).and(Flags::ENDED);
+        if !paused && slot.flags.any(waits) {
+            self.connections.serve_later(conn);
+        }
+    }
+
+    fn post(&mut self, to: ReactorId, mail: Mail) {
+        self.post.post(to, mail);
+    }
+
+    fn has_post_room(&self, to: ReactorId) -> bool {
+        self.post.has_room(to)
+    }
+}

@@ -1,0 +1,281 @@
+//! Mail between reactors: a bounded ring of batches at each receiver, and what waits at each sender.
+//!
+//! Order holds from one sender to one receiver. A batch costs one push and, if the receiver sleeps, one wake-up. A ring that is full
+//! refuses: the batch stays at its sender, in order, and is tried again each turn. So nothing is ever lost here; what bounds the memory is
+//! that a shard sheds QoS 0 while [`Post::has_room`] says no, and stops reading from publishers whose QoS 1 and 2 messages are unsettled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::ids::ReactorId;
+use crate::limits;
+use crate::sys::wake::Wake;
+
+/// The receiving side, seen by all reactors.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    batches: ArrayQueue<Vec<T>>,
+    /// False from when the receiver decides to sleep until somebody wakes it.
+    awake: AtomicBool,
+    wake: Wake,
+}
+
+impl<T> Mailbox<T> {
+    /// An empty one for `batches` at most. Its wake-up must exist before the threads part with their fd table.
+    pub fn new(batches: usize, wake: Wake) -> Self {
+        Self {
+            batches: ArrayQueue::new(batches),
+            awake: AtomicBool::new(true),
+            wake,
+        }
+    }
+
+    /// What the receiver's poller watches.
+    pub fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// Wake the receiver, if it sleeps or is about to.
+    pub fn rouse(&self) {
+        // Pairs with the fence in `may_sleep`: either we see that it sleeps, or it sees what we have done before.
+        fence(Ordering::SeqCst);
+        if !self.awake.load(Ordering::Relaxed) && !self.awake.swap(true, Ordering::AcqRel) {
+            self.wake.wake().expect("an eventfd can be written");
+        }
+    }
+
+    fn push(&self, batch: Vec<T>) -> Result<(), Vec<T>> {
+        self.batches.push(batch)?;
+        self.rouse();
+        Ok(())
+    }
+
+    /// The oldest batch; for the receiver.
+    pub fn take(&self) -> Option<Vec<T>> {
+        self.batches.pop()
+    }
+
+    /// The receiver is about to sleep. False: mail is here, it must not.
+    pub fn may_sleep(&self) -> bool {
+        self.awake.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.batches.is_empty() {
+            return true;
+        }
+        self.awake.store(true, Ordering::Relaxed);
+        false
+    }
+
+    /// The receiver does not sleep: nobody needs to wake it.
+    pub fn stay_awake(&self) {
+        self.awake.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One reactor's outgoing mail.
+#[derive(Debug)]
+pub struct Post<T> {
+    boxes: Arc<[Mailbox<T>]>,
+    /// What waits for each receiver.
+    waiting: Vec<Outgoing<T>>,
+    /// Receivers for whom something waits.
+    touched: Vec<ReactorId>,
+    /// Batches posted since [`Post::take_posted`] was asked.
+    posted: u64,
+}
+
+#[derive(Debug)]
+struct Outgoing<T> {
+    /// Whole batches that the ring refused, oldest first.
+    sealed: VecDeque<Vec<T>>,
+    /// The batch that is being filled.
+    open: Vec<T>,
+}
+
+impl<T> Outgoing<T> {
+    fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.sealed.is_empty()
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            self.sealed.push_back(std::mem::take(&mut self.open));
+        }
+    }
+}
+
+impl<T> Post<T> {
+    /// Outgoing mail for the receivers of `boxes`.
+    pub fn new(boxes: Arc<[Mailbox<T>]>) -> Self {
+        let waiting = boxes
+            .iter()
+            .map(|_| Outgoing {
+                sealed: VecDeque::new(),
+                open: Vec::new(),
+            })
+            .collect();
+        Self {
+            boxes,
+            waiting,
+            touched: Vec::new(),
+            posted: 0,
+        }
+    }
+
+    /// Post one letter. It leaves with this turn's batch.
+    pub fn post(&mut self, to: ReactorId, mail: T) {
+        let outgoing = &mut self.waiting[to.index()];
+        if outgoing.is_empty() {
+            self.touched.push(to);
+        }
+        outgoing.open.push(mail);
+        // A batch stays small enough to be handled in a turn.
+        if outgoing.open.len() >= limits::MAIL_BATCH {
+            outgoing.seal();
+            self.offer(to);
+        }
+    }
+
+    /// False while too much waits for a ring that is full.
+    pub fn has_room(&self, to: ReactorId) -> bool {
+        self.waiting[to.index()].sealed.len() < limits::POST_BACKLOG / limits::MAIL_BATCH
+    }
+
+    /// Send every batch that its ring takes. True: some wait.
+    pub fn flush(&mut self) -> bool {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.retain(|&to| {
+            let outgoing = &mut self.waiting[to.index()];
+            // While older mail waits the open batch goes on filling: batches stay few and large.
+            if outgoing.sealed.is_empty() {
+                outgoing.seal();
+            }
+            self.offer(to);
+            !self.waiting[to.index()].is_empty()
+        });
+        self.touched = touched;
+        !self.touched.is_empty()
+    }
+
+    /// Batches posted since it was asked last.
+    pub fn take_posted(&mut self) -> u64 {
+        std::mem::take(&mut self.posted)
+    }
+
+    fn offer(&mut self, to: ReactorId) {
+        let outgoing = &mut self.waiting[to.index()];
+        while let Some(batch) = outgoing.sealed.pop_front() {
+            if let Err(batch) = self.boxes[to.index()].push(batch) {
+                outgoing.sealed.push_front(batch);
+                return;
+            }
+            self.posted += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxes(n: usize, batches: usize) -> Arc<[Mailbox<u32>]> {
+        (0..n)
+            .map(|_| Mailbox::new(batches, Wake::new().unwrap()))
+            .collect()
+    }
+
+    const TO: ReactorId = ReactorId(1);
+
+    fn receive(mailbox: &Mailbox<u32>, got: &mut Vec<u32>) {
+        while let Some(batch) = mailbox.take() {
+            assert!(batch.len() <= limits::MAIL_BATCH);
+            got.extend(batch);
+        }
+    }
+
+    #[test]
+    fn a_full_ring_delays_mail_and_keeps_its_order() {
+        let boxes = boxes(2, 2);
+        let mut post = Post::new(Arc::clone(&boxes));
+        let many = (limits::POST_BACKLOG + 4 * limits::MAIL_BATCH) as u32;
+        for letter in 0..many {
+            post.post(TO, letter);
+        }
+        assert!(post.flush(), "two batches fit, the rest waits");
+        assert!(!post.has_room(TO) && post.has_room(ReactorId(0)));
+        let mut got = Vec::new();
+        while post.flush() {
+            receive(&boxes[TO.index()], &mut got);
+        }
+        receive(&boxes[TO.index()], &mut got);
+        assert_eq!(got, (0..many).collect::<Vec<_>>());
+        assert!(post.has_room(TO));
+        assert!(boxes[0].take().is_none());
+    }
+
+    #[test]
+    fn mail_that_is_there_keeps_its_receiver_awake() {
+        let boxes = boxes(2, 4);
+        let mut post = Post::new(Arc::clone(&boxes));
+        assert!(boxes[1].may_sleep());
+        boxes[1].stay_awake();
+        post.post(TO, 7);
+        post.flush();
+        assert!(!boxes[1].may_sleep());
+        assert_eq!(boxes[1].take(), Some(vec![7]));
+        assert!(boxes[1].may_sleep());
+    }
+
+    /// The receiver sleeps whenever it may; a wake-up that was missed leaves it asleep, and the test without an end.
+    #[test]
+    fn no_wake_up_is_missed() {
+        use std::os::fd::AsRawFd;
+        let boxes = boxes(2, 4);
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let mut post = Post::new(Arc::clone(&boxes));
+                std::thread::spawn(move || {
+                    for letter in 0..20_000 {
+                        post.post(TO, letter);
+                        while post.flush() {
+                            std::thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mailbox = &boxes[TO.index()];
+        let mut poll = mio::Poll::new().unwrap();
+        let fd = mailbox.wake().as_raw_fd();
+        poll.registry()
+            .register(
+                &mut mio::unix::SourceFd(&fd),
+                mio::Token(0),
+                mio::Interest::READABLE,
+            )
+            .unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        let mut got = Vec::new();
+        while got.len() < 40_000 {
+            if mailbox.may_sleep() {
+                poll.poll(&mut events, Some(std::time::Duration::from_secs(20)))
+                    .unwrap();
+                assert!(!events.is_empty(), "the receiver was left asleep");
+            }
+            mailbox.stay_awake();
+            receive(mailbox, &mut got);
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        got.sort_unstable();
+        assert!(
+            got.iter()
+                .enumerate()
+                .all(|(i, letter)| *letter as usize == i / 2)
+        );
+    }
+}

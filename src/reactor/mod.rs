@@ -1,0 +1,275 @@
+//! A reactor: one thread that holds connections, drives a shard with what they say, and writes what it answers.
+//!
+//! It owns its fd table, poller, listeners, slots, wheel, outbox and shard, and shares nothing but mailboxes, hand-over pairs, seats and
+//! counters. It knows packets only by their first bytes: what they mean is the shard's business, and the shard never sees a socket.
+//!
+//! | file | its idea |
+//! |---|---|
+//! | `turn` | the loop, and the order of work in it |
+//! | `accept`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
+//! | `serve` | from a socket to the shard |
+//! | `connections`, `outbox` | from the shard to the sockets; closing; deadlines |
+//! | `slots`, `token` | 64 bytes a connection; its name towards the poller |
+//! | `mailbox` | mail between shards |
+
+pub mod accept;
+pub mod connections;
+pub mod handover;
+pub mod mailbox;
+pub mod outbox;
+pub mod seats;
+mod serve;
+pub mod slots;
+pub mod token;
+mod turn;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+
+use crate::clock::{Millis, Tick};
+use crate::ids::ReactorId;
+use crate::limits;
+use crate::routing::mail::Mail;
+use crate::routing::{Shard, Shared};
+use crate::sys;
+use crate::sys::pass::{Receiver, Sender};
+use accept::{Listener, Pause};
+use connections::{Connections, Io};
+use handover::{ArrivalBuffer, Departures};
+use mailbox::{Mailbox, Post};
+use seats::Seats;
+
+/// What the server wants its reactors to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Order {
+    /// Go on.
+    Run,
+    /// Say goodbye to everybody, then end.
+    Drain,
+    /// End.
+    Stop,
+}
+
+/// What connects the reactors. Everything with a descriptor in it is made before the threads part with their common fd table, and dropped
+/// after they have ended.
+#[derive(Debug)]
+pub struct Lines {
+    /// Each reactor's mailbox.
+    pub boxes: Arc<[Mailbox<Mail>]>,
+    /// Each reactor's pair for handed-over connections: the ends that send.
+    pub senders: Arc<[Sender]>,
+    /// The ends that receive; each is kept by its reactor alone.
+    pub receivers: Vec<Receiver>,
+    /// The zero of everybody's clock.
+    pub epoch: Instant,
+    order: AtomicU8,
+}
+
+impl Lines {
+    /// Lines between so many reactors.
+    pub fn new(reactors: usize) -> io::Result<Self> {
+        let mut boxes = Vec::with_capacity(reactors);
+        let mut senders = Vec::with_capacity(reactors);
+        let mut receivers = Vec::with_capacity(reactors);
+        for _ in 0..reactors {
+            boxes.push(Mailbox::new(
+                limits::MAILBOX_BATCHES,
+                sys::wake::Wake::new()?,
+            ));
+            let (sender, receiver) = sys::pass::pair()?;
+            senders.push(sender);
+            receivers.push(receiver);
+        }
+        Ok(Self {
+            boxes: boxes.into(),
+            senders: senders.into(),
+            receivers,
+            epoch: Instant::now(),
+            order: AtomicU8::new(Order::Run as u8),
+        })
+    }
+
+    /// Tell every reactor.
+    pub fn give(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::Release);
+        for mailbox in self.boxes.iter() {
+            mailbox.rouse();
+        }
+    }
+
+    fn order(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Run,
+            1 => Order::Drain,
+            _ => Order::Stop,
+        }
+    }
+
+    /// The descriptors that one reactor's table keeps.
+    fn kept_by(&self, me: ReactorId) -> Vec<RawFd> {
+        let wakes = self.boxes.iter().map(|mailbox| mailbox.wake().as_raw_fd());
+        let senders = self.senders.iter().map(AsRawFd::as_raw_fd);
+        wakes
+            .chain(senders)
+            .chain([self.receivers[me.index()].as_raw_fd()])
+            .collect()
+    }
+}
+
+/// What a reactor is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which one it is.
+    pub me: ReactorId,
+    /// What connects it to the others.
+    pub lines: Arc<Lines>,
+    /// What all shards see.
+    pub shared: Arc<Shared>,
+    /// How many connections there may be.
+    pub seats: Arc<Seats>,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// The core it runs on.
+    pub core: Option<usize>,
+    /// A seed for its shard.
+    pub seed: u64,
+    /// Log each connection.
+    pub log_connections: bool,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+/// Why a reactor can't start.
+#[derive(Debug)]
+pub enum SetupError {
+    /// No fd table of its own.
+    Table(io::Error),
+    /// It can't be pinned.
+    Pin(usize, io::Error),
+    /// An address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// No poller, or it does not take what is to be watched.
+    Poll(io::Error),
+}
+
+/// See the module. Made on its own thread.
+#[derive(Debug)]
+pub struct Reactor {
+    me: ReactorId,
+    reactors: usize,
+    lines: Arc<Lines>,
+    shared: Arc<Shared>,
+    seats: Arc<Seats>,
+    poll: Poll,
+    listeners: Vec<Listener>,
+    pause: Pause,
+    departures: Departures,
+    arrivals: ArrivalBuffer,
+    arrivals_ready: bool,
+    shard: Shard,
+    io: Io,
+    /// The one buffer that sockets are read into.
+    buffer: Vec<u8>,
+    /// The moment of this turn.
+    now: Millis,
+    /// The last tick whose timers were looked at, and whether some were left.
+    ticked: Tick,
+    timers_left: bool,
+    due: Vec<u32>,
+    longest_turn: Duration,
+    drain_timeout: Duration,
+    /// How far a drain has come through the slots.
+    drained_to: u32,
+    drained_at: Tick,
+}
+
+impl Reactor {
+    /// Set up on the calling thread, which becomes the reactor's: it gets an fd table of its own and is pinned.
+    pub fn new(setup: Setup) -> Result<Self, SetupError> {
+        let Setup {
+            me,
+            lines,
+            shared,
+            seats,
+            ..
+        } = setup;
+        sys::table::make_own(&lines.kept_by(me)).map_err(SetupError::Table)?;
+        if let Some(core) = setup.core {
+            sys::affinity::pin(core).map_err(|error| SetupError::Pin(core, error))?;
+        }
+        let poll = Poll::new().map_err(SetupError::Poll)?;
+        let registry = poll.registry();
+        for (fd, token) in [
+            (lines.boxes[me.index()].wake().as_raw_fd(), token::WAKE),
+            (lines.receivers[me.index()].as_raw_fd(), token::ARRIVALS),
+        ] {
+            registry
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)
+                .map_err(SetupError::Poll)?;
+        }
+        let mut listeners = Vec::with_capacity(setup.addresses.len());
+        for (index, &address) in setup.addresses.iter().enumerate() {
+            let defer = limits::DEFER_ACCEPT_SECONDS;
+            let socket = sys::listen::listen(address, limits::LISTEN_BACKLOG, defer)
+                .map_err(|error| SetupError::Listen(address, error))?;
+            let mut socket = mio::net::TcpListener::from_std(socket);
+            registry
+                .register(&mut socket, token::listener(index), Interest::READABLE)
+                .map_err(SetupError::Poll)?;
+            listeners.push(Listener {
+                socket,
+                ready: true,
+            });
+        }
+        let now = Millis(lines.epoch.elapsed().as_millis() as u64);
+        let registry = registry.try_clone().map_err(SetupError::Poll)?;
+        let capacity = seats.each() as usize;
+        Ok(Self {
+            me,
+            reactors: lines.boxes.len(),
+            shard: Shard::new(me, Arc::clone(&shared), capacity, setup.seed, now),
+            io: Io {
+                connections: Connections::new(
+                    me,
+                    Arc::clone(&shared),
+                    Arc::clone(&seats),
+                    registry,
+                    setup.log_connections,
+                    now,
+                ),
+                post: Post::new(Arc::clone(&lines.boxes)),
+            },
+            departures: Departures::new(Arc::clone(&lines.senders)),
+            arrivals: ArrivalBuffer::new(),
+            arrivals_ready: false,
+            buffer: vec![0; limits::READ_BUFFER],
+            now,
+            ticked: now.tick(),
+            timers_left: false,
+            due: Vec::new(),
+            longest_turn: Duration::ZERO,
+            drain_timeout: setup.drain_timeout,
+            drained_to: 0,
+            drained_at: now.tick(),
+            pause: Pause::default(),
+            lines,
+            shared,
+            seats,
+            poll,
+            listeners,
+        })
+    }
+
+    /// Run until the server orders the end.
+    pub fn serve_until_ordered(self) -> io::Result<()> {
+        self.run()
+    }
+}

@@ -1,0 +1,265 @@
+//! The loop. Each turn does a bounded amount of each kind of work, in this order:
+//!
+//! 1. poll: sleep until something happens, at most until the next tick; not at all if the last turn left something
+//! 2. connections handed over to this reactor, then mail from other shards
+//! 3. events of connections, then those that an earlier turn left
+//! 4. new connections
+//! 5. once a tick: timers, and the shard's own
+//! 6. a slice of fan-out
+//! 7. what this turn found out: broken connections, backlogs that went down
+//! 8. out: one write a connection, one batch and wake-up a reactor, connections that go home, and then the closes
+//!
+//! So what arrives is answered in the turn that reads it, with one system call, and nobody waits for more than a turn's bounds.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::Events;
+
+use super::slots::State;
+use super::token::{self, Source};
+use super::{Order, Reactor};
+use crate::clock::Millis;
+use crate::limits;
+use crate::routing::port::CloseCause;
+
+/// A mailbox or a hand-over pair is full: try again so soon. Its owner works on it, and spinning would take the core from it.
+const RETRY: Duration = Duration::from_millis(1);
+
+impl Reactor {
+    /// Turn until the server says stop.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(limits::EVENTS_PER_TURN);
+        let mut work = Work::default();
+        let mut drain_until = None;
+        loop {
+            let timeout = self.timeout(work);
+            if timeout.is_none_or(|timeout| !timeout.is_zero())
+                && !self.lines.boxes[self.me.index()].may_sleep()
+            {
+                self.poll(&mut events, Some(Duration::ZERO))?;
+            } else {
+                self.poll(&mut events, timeout)?;
+            }
+            self.lines.boxes[self.me.index()].stay_awake();
+            let begin = Instant::now();
+            self.set_now(begin);
+            work = self.turn(&events);
+            match self.lines.order() {
+                Order::Run => {}
+                Order::Stop => return Ok(()),
+                Order::Drain => {
+                    let until = *drain_until.get_or_insert_with(|| begin + self.drain_timeout);
+                    work.now |= self.drain();
+                    if (self.io.connections.slots.is_empty() && !work.later) || begin >= until {
+                        return Ok(());
+                    }
+                }
+            }
+            let counters = self.io.connections.counters();
+            counters.turns.add(1);
+            counters
+                .wakeups
+                .add(u64::from(timeout != Some(Duration::ZERO)));
+            self.longest_turn = self.longest_turn.max(begin.elapsed());
+        }
+    }
+
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn set_now(&mut self, at: Instant) {
+        self.now = Millis(at.duration_since(self.lines.epoch).as_millis() as u64);
+        self.io.connections.set_now(self.now);
+    }
+
+    /// How long to sleep after a turn that left `work`.
+    fn timeout(&self, work: Work) -> Option<Duration> {
+        if work.now {
+            return Some(Duration::ZERO);
+        }
+        let into_tick = self.now.0 % limits::TICK_MILLIS;
+        let tick = Duration::from_millis(limits::TICK_MILLIS - into_tick);
+        let retry = work.later.then_some(RETRY);
+        [Some(tick), retry, self.accept_resumes_in()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn turn(&mut self, events: &Events) -> Work {
+        let mut work = Work::default();
+        self.note_sources(events);
+        if self.arrivals_ready {
+            self.arrivals_ready = self.arrive();
+            work.now |= self.arrivals_ready;
+        }
+        work.now |= self.read_mail();
+        // Those who were left wait already; each is served once, whether or not an event comes for it too.
+        let leftovers = self
+            .io
+            .connections
+            .leftovers()
+            .min(limits::LEFTOVERS_PER_TURN);
+        for event in events {
+            if let Source::Connection(conn) = token::source(event.token()) {
+                let ended = event.is_read_closed() || event.is_error();
+                self.on_event(conn, event.is_readable(), ended, event.is_writable());
+            }
+        }
+        for _ in 0..leftovers {
+            let Some(conn) = self.io.connections.next_leftover() else {
+                break;
+            };
+            self.serve(conn);
+        }
+        work.now |= self.accept();
+        work.now |= self.timers();
+        work.now |= self.shard.work(self.now, &mut self.io);
+        self.report();
+        self.io.connections.flush();
+        work.now |= self.io.connections.close_finished();
+        work.later |= self.io.post.flush();
+        let counters = self.io.connections.counters();
+        counters.mail_waits.add(u64::from(work.later));
+        counters.mail_batches.add(self.io.post.take_posted());
+        work.later |= self.send_departures();
+        work.now |= self.io.connections.has_work();
+        work
+    }
+
+    /// What the events say about anything but connections.
+    fn note_sources(&mut self, events: &Events) {
+        for event in events {
+            match token::source(event.token()) {
+                Source::Listener(index) => {
+                    if let Some(listener) = self.listeners.get_mut(index) {
+                        listener.ready = true;
+                    }
+                }
+                Source::Arrivals => self.arrivals_ready = true,
+                Source::Wake | Source::Connection(_) => {}
+            }
+        }
+    }
+
+    /// Mail from other shards. True: there is more than one turn takes.
+    fn read_mail(&mut self) -> bool {
+        let mut letters = 0;
+        while letters < limits::LETTERS_PER_TURN {
+            let Some(batch) = self.lines.boxes[self.me.index()].take() else {
+                return false;
+            };
+            letters += batch.len();
+            for mail in batch {
+                self.shard.mail(mail, self.now, &mut self.io);
+            }
+        }
+        true
+    }
+
+    /// Timers, if a tick has begun since. True: there are more than one turn handles.
+    fn timers(&mut self) -> bool {
+        let tick = self.now.tick();
+        if self.ticked < tick {
+            self.ticked = tick;
+            self.shard.tick(self.now, &mut self.io);
+            let longest = std::mem::take(&mut self.longest_turn);
+            self.io
+                .connections
+                .counters()
+                .turn_micros
+                .set(longest.as_micros() as u64);
+            self.timers_left = true;
+        }
+        if self.timers_left {
+            let mut due = std::mem::take(&mut self.due);
+            self.timers_left = self.io.connections.expire(&mut due);
+            for index in due.drain(..) {
+                if let Some((conn, cause)) = self.io.connections.overdue(index) {
+                    self.report_lost(conn, cause);
+                }
+            }
+            self.due = due;
+        }
+        self.timers_left
+    }
+
+    /// Tell the shard what became known in this turn while it could not be told.
+    fn report(&mut self) {
+        for conn in self.io.connections.take_drained() {
+            if let Some(slot) = self.io.connections.slots.get(conn)
+                && slot.state == State::Attached
+            {
+                let session = slot.session;
+                self.shard.drained(session, self.now, &mut self.io);
+            }
+        }
+        while let Some((conn, cause)) = self.io.connections.next_lost() {
+            match self.io.connections.slots.get(conn).map(|slot| slot.state) {
+                // The shard has let go of it since.
+                Some(State::Closing) => self.io.connections.free(conn),
+                Some(_) => self.report_lost(conn, cause),
+                None => {}
+            }
+        }
+    }
+
+    /// The server ends: no new connections, and a slice of those that there are is told to go. True: there are more.
+    fn drain(&mut self) -> bool {
+        for mut listener in self.listeners.drain(..) {
+            // Dropping it closes it; that the poller forgets it is only for order.
+            let _ = self.poll.registry().deregister(&mut listener.socket);
+        }
+        let capacity = self.io.connections.slots.capacity() as u32;
+        if self.drained_to >= capacity {
+            // Some may have been on their way here: another round each tick.
+            if self.drained_at == self.ticked || self.io.connections.slots.is_empty() {
+                return false;
+            }
+            self.drained_to = 0;
+        }
+        self.drained_at = self.ticked;
+        let end = capacity.min(self.drained_to + limits::DRAIN_SLICE);
+        for index in self.drained_to..end {
+            if let Some(conn) = self.io.connections.slots.conn_at(index) {
+                self.dismiss(conn);
+            }
+        }
+        self.drained_to = end;
+        end < capacity
+    }
+
+    fn dismiss(&mut self, conn: crate::ids::ConnId) {
+        let Some(slot) = self.io.connections.slots.get(conn) else {
+            return;
+        };
+        match slot.state {
+            State::Attached => {
+                let session = slot.session;
+                self.shard.shutdown(session, self.now, &mut self.io);
+            }
+            State::Greeting => self
+                .io
+                .connections
+                .begin_close(conn, CloseCause::ServerShutdown),
+            State::Closing | State::Lingering => {}
+        }
+    }
+}
+
+/// What a turn left to do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    /// At once.
+    now: bool,
+    /// When another reactor has made room.
+    later: bool,
+}

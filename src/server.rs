@@ -1,0 +1,280 @@
+//! The server: its reactors' threads, from the first address that is taken to the last connection that is told to go.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::config::resolved::Config;
+use crate::counters::AllCounters;
+use crate::ids::ReactorId;
+use crate::limits;
+use crate::reactor::seats::Seats;
+use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
+use crate::routing::Shared;
+use crate::sys;
+use crate::sys::capacity::{open_files_for, seats_each};
+use crate::sys::listen::Claim;
+use crate::topic::TopicHasher;
+
+/// Why a server can't start. The operator's to solve; each says what and where.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// A reactor can't be pinned to its core.
+    Pin {
+        /// Which reactor.
+        reactor: usize,
+        /// Which core.
+        core: usize,
+        /// Why.
+        error: io::Error,
+    },
+    /// The limit of open files leaves too little for so many connections.
+    OpenFiles {
+        /// The limit, of each reactor's fd table.
+        limit: u64,
+        /// What each reactor needs.
+        needed: u64,
+    },
+    /// The system does not give what a reactor is made of: file descriptors, a thread.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: ")?;
+                let port = address.port();
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => write!(
+                        f,
+                        "another program listens there, and `ss -ltnp 'sport = :{port}'` names it; stop it or choose another port"
+                    ),
+                    io::ErrorKind::AddrNotAvailable => f.write_str(
+                        "this machine does not have the address; `ip address` shows those it has",
+                    ),
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "{error}; a port below 1024 needs CAP_NET_BIND_SERVICE, so grant it or choose another port"
+                    ),
+                    _ => write!(f, "{error}; choose another address"),
+                }
+            }
+            Self::Pin {
+                reactor,
+                core,
+                error,
+            } => {
+                write!(
+                    f,
+                    "cannot pin reactor {reactor} to core {core}: {error}; allow that core (taskset, cpuset) or set pin = false"
+                )
+            }
+            Self::OpenFiles { limit, needed } => write!(
+                f,
+                "{limit} open files are too few: each reactor needs {needed}; raise the limit, or run more reactors, or lower max_connections"
+            ),
+            Self::System(what, error) => write!(
+                f,
+                "cannot start: {what}: {error}; run fewer reactors, or raise the limits of threads, open files and memory"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Begins the drain of a server, from any thread that shares the fd table of the one that started it.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Lines>);
+
+impl Stopper {
+    /// As [`Server::shutdown`].
+    pub fn shutdown(&self) {
+        self.0.give(Order::Drain);
+    }
+}
+
+/// A running server. Dropping it stops it at once; [`Server::shutdown`] and [`Server::join`] end it in peace.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    /// Kept here until every reactor has ended: its descriptors are of this thread's table.
+    lines: Arc<Lines>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Server {
+    /// Bind the addresses and start the reactors; when it returns, all of them accept.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
+        // Not above what it is a share of, so it fits.
+        let each = seats_each(u64::from(config.max_connections), reactors) as u32;
+        enough_files(config.max_connections, reactors)?;
+        let cores = if config.pin {
+            sys::affinity::cores()
+                .map_err(|error| StartError::System("the cores are unknown", error))?
+        } else {
+            Vec::new()
+        };
+        let claims: Vec<Claim> = config
+            .listen
+            .iter()
+            .map(|&address| {
+                Claim::take(address).map_err(|error| StartError::Listen(address, error))
+            })
+            .collect::<Result<_, _>>()?;
+        let addresses: Vec<SocketAddr> = claims.iter().map(Claim::address).collect();
+        let lines = Lines::new(reactors)
+            .map_err(|error| StartError::System("no lines between the reactors", error))?;
+        let topics = config.max_connections as usize;
+        let mut server = Self {
+            addresses,
+            shared: Arc::new(Shared::new(
+                reactors,
+                topics,
+                TopicHasher::random(),
+                config.mqtt.clone(),
+            )),
+            lines: Arc::new(lines),
+            threads: Vec::with_capacity(reactors),
+        };
+        let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
+        let (started, results) = mpsc::channel();
+        for reactor in 0..reactors {
+            let setup = Setup {
+                me: ReactorId(reactor as u16),
+                lines: Arc::clone(&server.lines),
+                shared: Arc::clone(&server.shared),
+                seats: Arc::clone(&seats),
+                addresses: server.addresses.clone(),
+                core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
+                seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
+                log_connections: config.log.connections,
+                drain_timeout: Duration::from_secs(u64::from(config.drain_timeout)),
+            };
+            server.spawn(setup, started.clone())?;
+        }
+        drop(started);
+        // An error stops what has started: `server` is dropped.
+        for result in results {
+            result?;
+        }
+        drop(claims);
+        Ok(server)
+    }
+
+    fn spawn(
+        &mut self,
+        setup: Setup,
+        started: mpsc::Sender<Result<(), StartError>>,
+    ) -> Result<(), StartError> {
+        let id = setup.me.index();
+        let lines = Arc::clone(&setup.lines);
+        let run = move || {
+            let ready = Reactor::new(setup);
+            match ready {
+                Ok(reactor) => {
+                    // The receiver is gone only if another reactor failed; then the order to stop is there.
+                    let _ = started.send(Ok(()));
+                    drop(started);
+                    // A server that lacks a reactor is deaf to a part of its clients: the others end as well.
+                    reactor.serve_until_ordered().inspect_err(|error| {
+                        tracing::error!(reactor = id, %error, "a reactor failed, so the server ends");
+                        lines.give(Order::Drain);
+                    })
+                }
+                Err(error) => {
+                    let _ = started.send(Err(setup_failed(id, error)));
+                    Ok(())
+                }
+            }
+        };
+        let thread = Builder::new()
+            .name(format!("reactor-{id}"))
+            .stack_size(limits::REACTOR_STACK)
+            .spawn(run)
+            .map_err(|error| StartError::System("no thread for a reactor", error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Where it listens, with real ports.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &AllCounters {
+        &self.shared.counters
+    }
+
+    /// Begin to drain: no new connections, DISCONNECT 0x8B to those that there are. Returns at once.
+    pub fn shutdown(&self) {
+        self.lines.give(Order::Drain);
+    }
+
+    /// For another thread to begin the drain while this one waits in [`Server::join`].
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.lines))
+    }
+
+    /// Wait for every reactor to end, which they do after [`Server::shutdown`], or when one of them has failed.
+    pub fn join(mut self) -> io::Result<()> {
+        self.join_all()
+    }
+
+    fn join_all(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(ended) => result = result.and(ended),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.lines.give(Order::Stop);
+        for thread in self.threads.drain(..) {
+            // A reactor's error has no one left to go to, and a panic has been printed where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn setup_failed(reactor: usize, error: SetupError) -> StartError {
+    match error {
+        SetupError::Table(error) => {
+            StartError::System("a reactor gets no fd table of its own", error)
+        }
+        SetupError::Pin(core, error) => StartError::Pin {
+            reactor,
+            core,
+            error,
+        },
+        SetupError::Listen(address, error) => StartError::Listen(address, error),
+        SetupError::Poll(error) => StartError::System("a reactor gets no poller", error),
+    }
+}
+
+/// Raise the limit of open files as far as it goes and see that it is enough.
+fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
+    let limit = sys::rlimit::raise_open_files()
+        .map_err(|error| StartError::System("the limit of open files is unknown", error))?;
+    let needed = open_files_for(u64::from(connections), reactors);
+    if limit < needed {
+        return Err(StartError::OpenFiles { limit, needed });
+    }
+    Ok(())
+}

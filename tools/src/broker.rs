@@ -1,0 +1,192 @@
+//! The process that is measured: built, started, waited for, and ended with the measurement.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cli::Measure;
+
+/// How long a broker may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A broker's process. One that was started here is killed on drop: it is measured, not shut down.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) name: String,
+    pub(crate) addr: SocketAddr,
+    pub(crate) pid: u32,
+    child: Option<Child>,
+    data_dir: Option<PathBuf>,
+}
+
+/// Why there is no broker to measure.
+#[derive(Debug)]
+pub(crate) enum BrokerError {
+    /// `cargo build` failed.
+    Build(String),
+    /// There is no binary there.
+    NoBinary(PathBuf),
+    /// It couldn't be started.
+    Start(String, io::Error),
+    /// It ended before it listened.
+    Ended(String, String),
+    /// It doesn't listen.
+    Silent(SocketAddr),
+    /// An address without a process.
+    NoProcess,
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(what) => write!(f, "the server couldn't be built: {what}"),
+            Self::NoBinary(path) => {
+                write!(f, "{} isn't there; build it with `cargo build --release`, or name it with --binary", path.display())
+            }
+            Self::Start(what, error) => write!(f, "`{what}` doesn't start: {error}"),
+            Self::Ended(what, how) => write!(f, "`{what}` ended before it listened: {how}"),
+            Self::Silent(addr) => write!(f, "nothing listens at {addr}"),
+            Self::NoProcess => f.write_str("whose CPU and memory? Name the broker's process with --pid, or start it with --command"),
+        }
+    }
+}
+
+impl std::error::Error for BrokerError {}
+
+impl Broker {
+    pub(crate) fn start(args: &Measure) -> Result<Self, BrokerError> {
+        match (args.addr, &args.command, args.pid) {
+            (None, ..) => Self::stillwire(args),
+            (Some(addr), Some(command), _) => {
+                let mut words = command.split_whitespace();
+                let mut process = Command::new(words.next().unwrap_or_default());
+                process.args(words);
+                Self::spawn(command.clone(), process, addr, None)
+            }
+            (Some(addr), None, Some(pid)) => {
+                let broker = Self {
+                    name: format!("process {pid}"),
+                    addr,
+                    pid,
+                    child: None,
+                    data_dir: None,
+                };
+                TcpStream::connect(addr).map_err(|_| BrokerError::Silent(addr))?;
+                Ok(broker)
+            }
+            (Some(_), None, None) => Err(BrokerError::NoProcess),
+        }
+    }
+
+    fn stillwire(args: &Measure) -> Result<Self, BrokerError> {
+        let binary = args.binary.clone().map_or_else(built, Ok)?;
+        if !binary.exists() {
+            return Err(BrokerError::NoBinary(binary));
+        }
+        let failed = |error| BrokerError::Start(binary.display().to_string(), error);
+        // A port that was free a moment ago: the server is told it, since it can't tell us.
+        let addr = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .map_err(failed)?;
+        let data_dir =
+            std::env::temp_dir().join(format!("stillwire-measure-{}", std::process::id()));
+        let mut process = Command::new(&binary);
+        process
+            .arg("serve")
+            .arg("--listen")
+            .arg(addr.to_string())
+            .arg("--data-dir")
+            .arg(&data_dir);
+        process.arg("--reactors").arg(args.reactors.to_string());
+        process
+            .arg("--max-connections")
+            .arg((args.connections + 100).to_string());
+        let name = format!("stillwire, {} reactors", args.reactors);
+        Self::spawn(name, process, addr, Some(data_dir))
+    }
+
+    fn spawn(
+        name: String,
+        mut process: Command,
+        addr: SocketAddr,
+        data_dir: Option<PathBuf>,
+    ) -> Result<Self, BrokerError> {
+        if TcpStream::connect(addr).is_ok() {
+            return Err(BrokerError::Ended(
+                name,
+                format!("something else listens at {addr}"),
+            ));
+        }
+        let child = process
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let child = child.map_err(|error| BrokerError::Start(name.clone(), error))?;
+        let mut broker = Self {
+            name,
+            addr,
+            pid: child.id(),
+            child: Some(child),
+            data_dir,
+        };
+        let began = Instant::now();
+        while TcpStream::connect(addr).is_err() {
+            if let Some(Ok(Some(status))) = broker.child.as_mut().map(Child::try_wait) {
+                return Err(BrokerError::Ended(broker.name.clone(), status.to_string()));
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(BrokerError::Silent(addr));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(broker)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // If it is gone already, so much the better.
+            let _gone = child.kill().and_then(|()| child.wait());
+        }
+        if let Some(dir) = &self.data_dir {
+            let _gone = std::fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// The server's binary beside this one, brought up to date if cargo runs us.
+fn built() -> Result<PathBuf, BrokerError> {
+    let own = std::env::current_exe().map_err(|error| BrokerError::Build(error.to_string()))?;
+    let binary = own.with_file_name("stillwire");
+    let Some(cargo) = std::env::var_os("CARGO") else {
+        return Ok(binary);
+    };
+    let mut build = Command::new(cargo);
+    build
+        .arg("build")
+        .arg("--package")
+        .arg("stillwire")
+        .arg("--bin")
+        .arg("stillwire");
+    if own
+        .parent()
+        .and_then(Path::file_name)
+        .is_some_and(|profile| profile == "release")
+    {
+        build.arg("--release");
+    }
+    let status = build
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|error| BrokerError::Build(error.to_string()))?;
+    if status.success() {
+        Ok(binary)
+    } else {
+        Err(BrokerError::Build(status.to_string()))
+    }
+}

@@ -1,0 +1,336 @@
+//! The measurement: connects, idles, broadcasts and pushes, and reads what each cost the server's process.
+//!
+//! CPU is the process's own time (schedstat: exact), split into user space and kernel by the kernel's tick (stat: a sample of 250 a
+//! second, so the user-space part of a phase with one second of CPU is good to about a tenth). What the kernel does on behalf of the
+//! generator is the generator's, although on loopback a send runs the receiver's half too. A row is the whole phase divided by the count.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use loadgen::connect::{self, BeginError};
+use loadgen::fleet::{Fleet, FleetPlan};
+use loadgen::ledger::Ledger;
+use loadgen::machine::{self, CpuTime};
+use loadgen::payload::Kind;
+use loadgen::preflight::Machine;
+use loadgen::publisher::{PublishError, Publisher, PublisherPlan, Stream};
+use loadgen::report::{Broadcast, Latency};
+use loadgen::script::Script;
+use loadgen::sources::Sources;
+use loadgen::watch::{Ended, Watch};
+use serde::Serialize;
+use stillwire::wire::Version;
+
+use crate::broker::{Broker, BrokerError};
+use crate::cli::Measure;
+
+/// Names the shape of the JSON.
+const SCHEMA: &str = "stillwire.measure/1";
+
+/// Bytes of a message.
+const PAYLOAD: usize = 64;
+
+/// Connections that publish.
+const PUBLISHERS: usize = 4;
+
+/// Memory is read this long after the last connect.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Between two broadcasts, so that none waits for the one before.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest wait for one broadcast, or for the end of a phase.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Microseconds of CPU for one of something.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Cost {
+    /// In all.
+    pub(crate) all: f64,
+    /// In user space.
+    pub(crate) user: f64,
+    /// How many it is the mean of.
+    pub(crate) count: u64,
+}
+
+/// The figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) schema: &'static str,
+    pub(crate) broker: String,
+    pub(crate) machine: String,
+    pub(crate) date: String,
+    pub(crate) connections: u64,
+    /// Bytes of user space (Pss) a connection.
+    pub(crate) user_bytes: f64,
+    /// Bytes of Pss before the first connection.
+    pub(crate) start_bytes: u64,
+    /// Bytes of kernel slab a connection, both ends and all of the machine.
+    pub(crate) slab_bytes: f64,
+    pub(crate) connect: Cost,
+    pub(crate) delivery: Cost,
+    pub(crate) unicast0: Cost,
+    pub(crate) unicast1: Cost,
+    pub(crate) broadcasts: Vec<Broadcast>,
+    pub(crate) latency: Vec<Latency>,
+    /// Phones that weren't ready, or messages that didn't come.
+    pub(crate) lost: u64,
+    /// Failed connections.
+    pub(crate) failures: u64,
+}
+
+impl Figures {
+    pub(crate) fn is_valid(&self) -> bool {
+        self.lost == 0
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap_or_else(|_| unreachable!("plain data")) + "\n"
+    }
+
+    /// Microseconds of the slowest delivery of any broadcast.
+    pub(crate) fn slowest(&self) -> u64 {
+        self.broadcasts
+            .iter()
+            .map(|broadcast| broadcast.slowest)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Why there are no figures.
+#[derive(Debug)]
+pub(crate) enum MeasureError {
+    Broker(BrokerError),
+    Begin(BeginError),
+    Publish(PublishError),
+    Proc(io::Error),
+    /// A phase ended otherwise than by being done.
+    Ended(&'static str, Ended),
+}
+
+impl fmt::Display for MeasureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker(error) => error.fmt(f),
+            Self::Begin(error) => error.fmt(f),
+            Self::Publish(error) => error.fmt(f),
+            Self::Proc(error) => write!(f, "can't read the broker's process: {error}"),
+            Self::Ended(phase, Ended::Interrupted) => write!(f, "interrupted ({phase})"),
+            Self::Ended(phase, _) => write!(f, "the broker didn't keep up ({phase})"),
+        }
+    }
+}
+
+impl std::error::Error for MeasureError {}
+
+struct Bench<'a> {
+    args: &'a Measure,
+    // Dropped in this order: the phones hang up before the broker goes.
+    fleet: Fleet,
+    publisher: Publisher,
+    broker: Broker,
+    watch: Watch,
+    latency: Vec<Latency>,
+}
+
+/// Measures.
+pub(crate) fn run(args: &Measure, interrupted: Arc<AtomicBool>) -> Result<Figures, MeasureError> {
+    let machine = Machine::read().map_err(MeasureError::Proc)?;
+    let broker = Broker::start(args).map_err(MeasureError::Broker)?;
+    let mut bench = Bench::set_up(args, &machine, broker, interrupted)?;
+    let figures = bench.measure()?;
+    Ok(figures)
+}
+
+impl<'a> Bench<'a> {
+    fn set_up(
+        args: &'a Measure,
+        machine: &Machine,
+        broker: Broker,
+        interrupted: Arc<AtomicBool>,
+    ) -> Result<Self, MeasureError> {
+        let plan = FleetPlan {
+            targets: vec![broker.addr],
+            first: 0,
+            phones: args.connections,
+            threads: machine.threads_for(args.connections),
+            sources: Sources::choose(&[broker.addr], Vec::new()),
+            // No pings meanwhile: each phase has its own work alone.
+            script: Script {
+                version: Version::V311,
+                persistent: false,
+                keep_alive: 600,
+            },
+            patience: connect::PATIENCE,
+            retry: true,
+            late: Duration::from_secs(1),
+        };
+        connect::preflight(machine, &plan).map_err(MeasureError::Begin)?;
+        let ledger = Arc::new(Ledger::new(fastrand::u32(..), 0, args.connections));
+        let publishers = PublisherPlan {
+            targets: plan.targets.clone(),
+            connections: PUBLISHERS,
+            version: Version::V311,
+            payload: PAYLOAD,
+            seed: 1,
+        };
+        let mut watch = Watch::new(false, interrupted);
+        watch.note(&format!(
+            "{}: {} connections, two subscriptions each",
+            broker.name, args.connections
+        ));
+        let fleet = Fleet::start(plan, Arc::clone(&ledger))
+            .map_err(|error| MeasureError::Begin(BeginError::Fleet(error)))?;
+        let publisher = Publisher::start(&publishers, ledger).map_err(MeasureError::Publish)?;
+        Ok(Self {
+            args,
+            broker,
+            fleet,
+            publisher,
+            watch,
+            latency: Vec::new(),
+        })
+    }
+
+    fn measure(&mut self) -> Result<Figures, MeasureError> {
+        self.rest("start", SETTLE / 2)?;
+        let (start_bytes, start_slab) = (self.pss()?, machine::slab().map_err(MeasureError::Proc)?);
+        let before = self.cpu()?;
+        let ramp = connect::ramp_up(&self.fleet, self.args.rate.max(1) as f64, &mut self.watch);
+        if ramp.ended != Ended::Met {
+            return Err(MeasureError::Ended("connect", ramp.ended));
+        }
+        let connect = cost(&before, &self.cpu()?, ramp.ready);
+        self.take_latencies();
+
+        self.rest("settle", SETTLE)?;
+        let each = |before: u64, after: u64| (after as f64 - before as f64) / ramp.ready as f64;
+        let user_bytes = each(start_bytes, self.pss()?);
+        let slab_bytes = each(start_slab, machine::slab().map_err(MeasureError::Proc)?);
+
+        let (delivery, broadcasts) = self.fan_out(ramp.ready)?;
+        let unicast0 = self.unicast(Kind::Unicast0, "QoS 0")?;
+        let unicast1 = self.unicast(Kind::Unicast1, "QoS 1")?;
+        self.fleet.settle();
+        let totals = self.fleet.totals();
+        let missing =
+            u64::from(self.args.connections).saturating_sub(totals.ready()) + totals.missing();
+        Ok(Figures {
+            schema: SCHEMA,
+            broker: self.broker.name.clone(),
+            machine: machine::describe(),
+            date: machine::today(),
+            connections: ramp.ready,
+            user_bytes,
+            start_bytes,
+            slab_bytes,
+            connect,
+            delivery,
+            unicast0,
+            unicast1,
+            broadcasts,
+            latency: std::mem::take(&mut self.latency),
+            lost: missing,
+            failures: totals.failed(),
+        })
+    }
+
+    /// One broadcast after the other, the first one not counted: it grows buffers.
+    fn fan_out(&mut self, phones: u64) -> Result<(Cost, Vec<Broadcast>), MeasureError> {
+        self.watch.phase("fan-out");
+        self.broadcast(phones)?;
+        self.fleet.clear_latencies();
+        let before = self.cpu()?;
+        for _ in 0..self.args.broadcasts {
+            self.broadcast(phones)?;
+            self.rest("fan-out", PAUSE)?;
+        }
+        let delivery = cost(
+            &before,
+            &self.cpu()?,
+            phones * u64::from(self.args.broadcasts),
+        );
+        self.take_latencies();
+        Ok((delivery, Broadcast::all(self.fleet.ledger()).split_off(1)))
+    }
+
+    fn broadcast(&mut self, phones: u64) -> Result<(), MeasureError> {
+        let ledger = Arc::clone(self.fleet.ledger());
+        let sequence = ledger.broadcasts() + 1;
+        self.publisher.broadcast();
+        let ended = self
+            .watch
+            .until(&self.fleet, Some(&self.publisher), PATIENCE, |_| {
+                ledger.broadcasts() == sequence
+                    && u64::from(ledger.round(sequence).received()) >= phones
+            });
+        met("fan-out", ended)
+    }
+
+    fn unicast(&mut self, kind: Kind, phase: &'static str) -> Result<Cost, MeasureError> {
+        let count = self.args.messages;
+        self.watch.phase(phase);
+        let received_before = self.fleet.totals().received();
+        let before = self.cpu()?;
+        self.publisher.run(Stream {
+            kind,
+            per_second: self.args.message_rate.max(1) as f64,
+            count,
+        });
+        let longest =
+            PATIENCE + Duration::from_secs_f64(count as f64 / self.args.message_rate.max(1) as f64);
+        let publisher = &self.publisher;
+        let ended = self
+            .watch
+            .until(&self.fleet, Some(publisher), longest, |totals| {
+                totals.received() - received_before >= count && publisher.is_idle()
+            });
+        met(phase, ended)?;
+        let cost = cost(&before, &self.cpu()?, count);
+        self.take_latencies();
+        Ok(cost)
+    }
+
+    fn rest(&mut self, phase: &'static str, time: Duration) -> Result<(), MeasureError> {
+        self.watch.phase(phase);
+        met(
+            phase,
+            self.watch.rest(&self.fleet, Some(&self.publisher), time),
+        )
+    }
+
+    fn take_latencies(&mut self) {
+        self.latency.extend(Latency::all(&self.fleet.latencies()));
+        self.fleet.clear_latencies();
+    }
+
+    fn cpu(&self) -> Result<CpuTime, MeasureError> {
+        CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)
+    }
+
+    fn pss(&self) -> Result<u64, MeasureError> {
+        machine::pss(self.broker.pid).map_err(MeasureError::Proc)
+    }
+}
+
+fn met(phase: &'static str, ended: Ended) -> Result<(), MeasureError> {
+    if ended == Ended::Met {
+        Ok(())
+    } else {
+        Err(MeasureError::Ended(phase, ended))
+    }
+}
+
+fn cost(before: &CpuTime, after: &CpuTime, count: u64) -> Cost {
+    let (all, user) = after.micros_since(before);
+    let count = count.max(1);
+    Cost {
+        all: all / count as f64,
+        user: user / count as f64,
+        count,
+    }
+}
