@@ -85,6 +85,7 @@ fn the_server_tells_its_limits(reactors: usize) {
         &[
             ("receive_maximum", 7),
             ("max_packet_size", 5000),
+            ("max_connect_size", 5000),
             ("topic_alias_maximum", 3),
             ("max_session_expiry", 60),
         ],

@@ -135,7 +135,7 @@ fn filters_match_as_the_standard_says(reactors: usize) {
     let server = Server::start(reactors);
     let mut publisher = server.client(4, "publisher");
     // Filter, topics that match, topics that don't (section 4.7).
-    let table: [(&str, &[&str], &[&str]); 12] = [
+    let table: [(&str, &[&str], &[&str]); 11] = [
         (
             "sport/tennis/player1/#",
             &[
@@ -157,8 +157,8 @@ fn filters_match_as_the_standard_says(reactors: usize) {
         ("/+", &["/finance"], &["finance", "/a/b"]),
         ("+", &["finance"], &["/finance", "$x"]),
         ("+/b/#", &["a/b", "a/b/c", "/b"], &["b", "$x/b"]),
-        ("$x/#", &["$x", "$x/y", "$x/y/z"], &["x/y"]),
-        ("$x/+/z", &["$x/y/z"], &["$x/y"]),
+        // Clients have no topics of their own that start with $ (section 4.7.2); the figures of the server have tests elsewhere.
+        ("x/$y/+", &["x/$y/z", "x/$y/$z"], &["x/y/z"]),
         ("Case/ü/ ", &["Case/ü/ "], &["case/ü/ ", "Case/ü/"]),
     ];
     for (filter, yes, no) in table {
