@@ -24,8 +24,9 @@ class Sub:
         raise AssertionError(f"not subscribed: {self.lines}")
 
     def messages(self):
-        out, _ = self.process.communicate(timeout=30)
-        lines = self.lines + out.splitlines()
+        # -W ends it at the latest.
+        lines = self.lines + [line.rstrip("\n") for line in self.process.stdout]
+        self.process.wait()
         debug = ("Client ", "Subscribed", "  ")
         return [line for line in lines if not line.startswith(debug)]
 
