@@ -108,7 +108,7 @@ pub struct Server {
     shared: Arc<Shared>,
     /// Kept here until every reactor has ended: its descriptors are of this thread's table.
     lines: Arc<Lines>,
-    threads: Vec<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -177,7 +177,6 @@ impl Server {
         started: mpsc::Sender<Result<(), StartError>>,
     ) -> Result<(), StartError> {
         let id = setup.me.index();
-        let lines = Arc::clone(&setup.lines);
         let run = move || {
             let ready = Reactor::new(setup);
             match ready {
@@ -185,15 +184,10 @@ impl Server {
                     // The receiver is gone only if another reactor failed; then the order to stop is there.
                     let _ = started.send(Ok(()));
                     drop(started);
-                    // A server that lacks a reactor is deaf to a part of its clients: the others end as well.
-                    reactor.serve_until_ordered().inspect_err(|error| {
-                        tracing::error!(reactor = id, %error, "a reactor failed, so the server ends");
-                        lines.give(Order::Drain);
-                    })
+                    reactor.serve_until_ordered();
                 }
                 Err(error) => {
                     let _ = started.send(Err(setup_failed(id, error)));
-                    Ok(())
                 }
             }
         };
@@ -226,18 +220,15 @@ impl Server {
         Stopper(Arc::clone(&self.lines))
     }
 
-    /// Wait for every reactor to end, which they do after [`Server::shutdown`], or when one of them has failed.
+    /// Wait for every reactor to end, which they do after [`Server::shutdown`]. An error: one panicked. (In a release build a panic ends
+    /// the process instead.)
     pub fn join(mut self) -> io::Result<()> {
-        self.join_all()
-    }
-
-    fn join_all(&mut self) -> io::Result<()> {
         let mut result = Ok(());
         for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(ended) => result = result.and(ended),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            let ended = thread
+                .join()
+                .map_err(|_| io::Error::other("a reactor panicked"));
+            result = result.and(ended);
         }
         result
     }
@@ -247,7 +238,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.lines.give(Order::Stop);
         for thread in self.threads.drain(..) {
-            // A reactor's error has no one left to go to, and a panic has been printed where it happened.
+            // A panic has been printed where it happened.
             let _ = thread.join();
         }
     }

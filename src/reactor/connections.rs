@@ -295,11 +295,12 @@ impl Connections {
             return;
         }
         debug_assert_eq!(slot.unwritten(), 0, "packets behind a backlog go there");
-        let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
-        let count = self.outbox.gather(chain, &mut pieces);
-        let written = match &pieces[..count] {
-            [one] => tcp::write(&slot.socket, one),
-            several => tcp::write_all_of(&slot.socket, several),
+        let written = if let Some(bytes) = self.outbox.whole(chain) {
+            tcp::write(&slot.socket, bytes)
+        } else {
+            let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
+            let count = self.outbox.gather(chain, &mut pieces);
+            tcp::write_all_of(&slot.socket, &pieces[..count])
         };
         let Writing::Taken(taken) = written else {
             self.lose(conn, CloseCause::PeerGone);

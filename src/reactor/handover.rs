@@ -136,8 +136,8 @@ pub struct Arrivals {
     pub lost: usize,
 }
 
-/// The receiving side's buffer; holds the largest message.
-#[derive(Debug)]
+/// The receiving side's buffer; holds the largest message. The default one holds nothing: it stands in while the real one is in use.
+#[derive(Debug, Default)]
 pub struct ArrivalBuffer(Vec<u8>);
 
 impl ArrivalBuffer {
@@ -174,12 +174,6 @@ impl ArrivalBuffer {
     /// The bytes of one connection.
     pub fn bytes(&self, range: std::ops::Range<usize>) -> &[u8] {
         &self.0[range]
-    }
-}
-
-impl Default for ArrivalBuffer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

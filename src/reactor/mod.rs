@@ -269,7 +269,7 @@ impl Reactor {
     }
 
     /// Run until the server orders the end.
-    pub fn serve_until_ordered(self) -> io::Result<()> {
-        self.run()
+    pub fn serve_until_ordered(self) {
+        self.run();
     }
 }

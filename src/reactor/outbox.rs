@@ -90,6 +90,13 @@ impl Outbox {
         })
     }
 
+    /// The bytes of a chain that is one piece, as nearly all are.
+    pub fn whole(&self, chain: Chain) -> Option<&[u8]> {
+        (chain.head == chain.tail)
+            .then(|| self.pieces(chain).next())
+            .flatten()
+    }
+
     /// Fill `slices` with the first pieces of a chain; how many there are.
     pub fn gather<'a>(&'a self, chain: Chain, slices: &mut [IoSlice<'a>]) -> usize {
         let mut count = 0;
@@ -146,6 +153,7 @@ mod tests {
         assert_eq!(all(chains[0]), [b"ab".as_slice(), b"c"]);
         assert_eq!(all(chains[1]), [b"X".as_slice(), b"YZ"]);
         assert_eq!((chains[0].bytes, chains[1].bytes), (3, 3));
+        assert_eq!(outbox.whole(chains[0]), None);
         let mut slices = [IoSlice::new(&[]); 1];
         assert_eq!(outbox.gather(chains[0], &mut slices), 1);
         assert_eq!(&*slices[0], b"ab");

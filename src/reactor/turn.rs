@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(1);
 
 impl Reactor {
     /// Turn until the server says stop.
-    pub(super) fn run(mut self) -> io::Result<()> {
+    pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(limits::EVENTS_PER_TURN);
         let mut work = Work::default();
         let mut drain_until = None;
@@ -37,9 +37,9 @@ impl Reactor {
             if timeout.is_none_or(|timeout| !timeout.is_zero())
                 && !self.lines.boxes[self.me.index()].may_sleep()
             {
-                self.poll(&mut events, Some(Duration::ZERO))?;
+                self.poll(&mut events, Some(Duration::ZERO));
             } else {
-                self.poll(&mut events, timeout)?;
+                self.poll(&mut events, timeout);
             }
             self.lines.boxes[self.me.index()].stay_awake();
             let begin = Instant::now();
@@ -47,12 +47,12 @@ impl Reactor {
             work = self.turn(&events);
             match self.lines.order() {
                 Order::Run => {}
-                Order::Stop => return Ok(()),
+                Order::Stop => return,
                 Order::Drain => {
                     let until = *drain_until.get_or_insert_with(|| begin + self.drain_timeout);
                     work.now |= self.drain();
                     if (self.io.connections.slots.is_empty() && !work.later) || begin >= until {
-                        return Ok(());
+                        return;
                     }
                 }
             }
@@ -65,13 +65,12 @@ impl Reactor {
         }
     }
 
-    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) {
         match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                Ok(())
-            }
-            result => result,
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            // The descriptor is ours and the list of events too: nothing else can be wrong with the call.
+            Err(error) => panic!("reactor {}: the poller failed: {error}", self.me.0),
         }
     }
 
