@@ -7,6 +7,7 @@ pub mod affinity;
 pub mod capacity;
 pub mod cpu_time;
 pub mod listen;
+pub mod pages;
 pub mod pass;
 pub mod rlimit;
 pub mod signals;
