@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use stillwire::config::ConfigError;
+use stillwire::config::{ConfigError, Origin};
 use stillwire::data_dir::DataDirError;
 use stillwire::server::StartError;
 
@@ -18,7 +18,7 @@ pub(crate) const CODES: &[(u8, &str)] = &[
     ),
     (
         SYSTEM,
-        "the system refused a thread, a poller, or a core to pin to",
+        "the system refused a thread, a poller, or a core to pin to; or a reactor failed",
     ),
     (
         INPUT_OUTPUT,
@@ -52,8 +52,8 @@ pub(crate) enum Failure {
     Config(ConfigError),
     /// The data directory can't be had.
     DataDir(DataDirError),
-    /// The server can't start.
-    Start(StartError),
+    /// The server can't start; the origin of the value that an operator would change.
+    Start(Origin, StartError),
     /// A reactor's poller failed while it ran.
     Reactor(io::Error),
     /// Standard output can't be written.
@@ -67,16 +67,16 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Config(_) | Self::Start(StartError::OpenFiles { .. }) => CONFIG,
+            Self::Config(_) | Self::Start(_, StartError::OpenFiles { .. }) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) => INPUT_OUTPUT,
-            Self::Start(StartError::Listen(_, error))
+            Self::Start(_, StartError::Listen(_, error))
                 if error.kind() == io::ErrorKind::PermissionDenied =>
             {
                 NO_PERMISSION
             }
-            Self::Start(StartError::Listen(..)) => UNAVAILABLE,
-            Self::Start(StartError::Pin { .. } | StartError::System(..))
+            Self::Start(_, StartError::Listen(..)) => UNAVAILABLE,
+            Self::Start(_, StartError::Pin { .. } | StartError::System(..))
             | Self::Reactor(_)
             | Self::Signals(_) => SYSTEM,
         }
@@ -89,10 +89,11 @@ impl fmt::Display for Failure {
             Self::Usage(what) => f.write_str(what),
             Self::Config(error) => error.fmt(f),
             Self::DataDir(error) => error.fmt(f),
-            Self::Start(error) => error.fmt(f),
+            Self::Start(Origin::Default | Origin::Auto(_), error) => error.fmt(f),
+            Self::Start(origin, error) => write!(f, "{origin}: {error}"),
             Self::Reactor(error) => write!(
                 f,
-                "a reactor's poller failed: {error}; the log has what came before"
+                "a reactor failed: {error}; the log has what came before, and a restart is all there is to do"
             ),
             Self::Output(error) => write!(f, "standard output: {error}; check where it leads to"),
             Self::Signals(error) => {

@@ -25,7 +25,7 @@ fn run() -> Result<(), Failure> {
     match cli::parse(std::env::args_os()).map_err(Failure::Usage)? {
         Asked::Print(text) => print(&text),
         Asked::Run(Command::Config(given)) => print(&settings(&given)?.to_string()),
-        Asked::Run(Command::Serve(given)) => serve::run(settings(&given)?),
+        Asked::Run(Command::Serve(given)) => serve::run(&settings(&given)?),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
-use stillwire::server::Server;
+use stillwire::server::{Server, StartError, Stopper};
+use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
 use tracing::{info, warn};
 
@@ -10,13 +11,18 @@ use crate::exit::{self, Failure};
 use crate::logging;
 
 /// Runs the server until SIGTERM or SIGINT.
-pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
+pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let Settings {
         config, capacity, ..
     } = settings;
     // Before the first thread starts.
     let signals = Signals::block().map_err(Failure::Signals)?;
     logging::start(&config.log);
+    if let Err(error) = sys::memory::use_small_pages() {
+        warn!(
+            "small pages can't be asked for ({error}): a few thousand connections take more memory each"
+        );
+    }
     let data_dir = DataDir::lock(&config.data_dir)?;
     info!("{capacity}");
     if u64::from(config.max_connections) > capacity.connections() {
@@ -27,36 +33,48 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
-    let server = Server::start(&config).map_err(Failure::Start)?;
+    let server = Server::start(config).map_err(|error| {
+        let origin = settings.origin(key_of(&error)).clone();
+        Failure::Start(origin, error)
+    })?;
     let listen: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     info!(
         listen = listen.join(" "),
-        data_dir = %data_dir.path().display(),
         reactors = config.reactors,
         max_connections = config.max_connections,
+        data_dir = %data_dir.path().display(),
         "ready"
     );
-
-    let signal = signals.wait().map_err(Failure::Signals)?;
-    info!(signal = name(signal), "draining");
-    end_at_once_if_told_again(signals).map_err(Failure::Signals)?;
-    server.shutdown();
+    answer_signals(signals, server.stopper()).map_err(Failure::Signals)?;
     server.join().map_err(Failure::Reactor)?;
     info!("ended");
     Ok(())
 }
 
-/// A second signal does not wait for the drain.
-fn end_at_once_if_told_again(signals: Signals) -> std::io::Result<()> {
+/// The first signal begins the drain; a second one does not wait for its end.
+fn answer_signals(signals: Signals, stopper: Stopper) -> std::io::Result<()> {
+    let answer = move || {
+        let Ok(signal) = signals.wait() else { return };
+        info!(signal = name(signal), "draining");
+        stopper.shutdown();
+        let Ok(signal) = signals.wait() else { return };
+        warn!(signal = name(signal), "told twice, ending at once");
+        std::process::exit(i32::from(exit::CUT_SHORT));
+    };
     std::thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || {
-            if let Ok(signal) = signals.wait() {
-                warn!(signal = name(signal), "told twice, ending at once");
-                std::process::exit(i32::from(exit::CUT_SHORT));
-            }
-        })
+        .spawn(answer)
         .map(drop)
+}
+
+/// The key that an operator changes.
+fn key_of(error: &StartError) -> &'static str {
+    match error {
+        StartError::Listen(..) => "listen",
+        StartError::Pin { .. } => "pin",
+        StartError::OpenFiles { .. } => "max_connections",
+        StartError::System(..) => "reactors",
+    }
 }
 
 fn name(signal: Signal) -> &'static str {

@@ -48,16 +48,24 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
-                write!(
-                    f,
-                    "cannot listen on {address}: another program listens there; stop it or choose another port"
-                )
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: ")?;
+                let port = address.port();
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => write!(
+                        f,
+                        "another program listens there, and `ss -ltnp 'sport = :{port}'` names it; stop it or choose another port"
+                    ),
+                    io::ErrorKind::AddrNotAvailable => f.write_str(
+                        "this machine does not have the address; `ip address` shows those it has",
+                    ),
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "{error}; a port below 1024 needs CAP_NET_BIND_SERVICE, so grant it or choose another port"
+                    ),
+                    _ => write!(f, "{error}; choose another address"),
+                }
             }
-            Self::Listen(address, error) => write!(
-                f,
-                "cannot listen on {address}: {error}; choose another address"
-            ),
             Self::Pin {
                 reactor,
                 core,
@@ -65,19 +73,33 @@ impl fmt::Display for StartError {
             } => {
                 write!(
                     f,
-                    "cannot pin reactor {reactor} to core {core}: {error}; allow that core or switch pinning off"
+                    "cannot pin reactor {reactor} to core {core}: {error}; allow that core (taskset, cpuset) or set pin = false"
                 )
             }
             Self::OpenFiles { limit, needed } => write!(
                 f,
                 "{limit} open files are too few: each reactor needs {needed}; raise the limit, or run more reactors, or lower max_connections"
             ),
-            Self::System(what, error) => write!(f, "cannot start: {what}: {error}"),
+            Self::System(what, error) => write!(
+                f,
+                "cannot start: {what}: {error}; run fewer reactors, or raise the limits of threads, open files and memory"
+            ),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+/// Begins the drain of a server, from any thread that shares the fd table of the one that started it.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Lines>);
+
+impl Stopper {
+    /// As [`Server::shutdown`].
+    pub fn shutdown(&self) {
+        self.0.give(Order::Drain);
+    }
+}
 
 /// A running server. Dropping it stops it at once; [`Server::shutdown`] and [`Server::join`] end it in peace.
 #[derive(Debug)]
@@ -90,13 +112,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Bind the addresses and start the reactors; when it returns, all of them accept. Switches huge pages off for the whole process.
+    /// Bind the addresses and start the reactors; when it returns, all of them accept.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        if let Err(error) = sys::pages::keep_small() {
-            // It costs memory, nothing else.
-            tracing::warn!(%error, "memory will be used in huge pages");
-        }
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
+        // Not above what it is a share of, so it fits.
         let each = seats_each(u64::from(config.max_connections), reactors) as u32;
         enough_files(config.max_connections, reactors)?;
         let cores = if config.pin {
@@ -157,7 +176,7 @@ impl Server {
         setup: Setup,
         started: mpsc::Sender<Result<(), StartError>>,
     ) -> Result<(), StartError> {
-        let reactor = setup.me.index();
+        let id = setup.me.index();
         let run = move || {
             let ready = Reactor::new(setup);
             match ready {
@@ -168,12 +187,12 @@ impl Server {
                     reactor.serve_until_ordered();
                 }
                 Err(error) => {
-                    let _ = started.send(Err(setup_failed(reactor, error)));
+                    let _ = started.send(Err(setup_failed(id, error)));
                 }
             }
         };
         let thread = Builder::new()
-            .name(format!("reactor-{reactor}"))
+            .name(format!("reactor-{id}"))
             .stack_size(limits::REACTOR_STACK)
             .spawn(run)
             .map_err(|error| StartError::System("no thread for a reactor", error))?;
@@ -194,6 +213,11 @@ impl Server {
     /// Begin to drain: no new connections, DISCONNECT 0x8B to those that there are. Returns at once.
     pub fn shutdown(&self) {
         self.lines.give(Order::Drain);
+    }
+
+    /// For another thread to begin the drain while this one waits in [`Server::join`].
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.lines))
     }
 
     /// Wait for every reactor to end, which they do after [`Server::shutdown`]. An error: one panicked. (In a release build a panic ends

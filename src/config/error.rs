@@ -129,10 +129,16 @@ impl fmt::Display for TooFewFiles {
             enough_reactors,
             enough_files,
         } = self;
+        match origin {
+            Origin::Default | Origin::Auto(_) => f.write_str("not even one connection fits")?,
+            given => write!(
+                f,
+                "{given}: max_connections: {wanted} connections don't fit"
+            )?,
+        }
         write!(
             f,
-            "{origin}: max_connections: {wanted} connections don't fit the limit of {open_files} open files: it holds for the table of \
-             each reactor, and {reactors} of them hold {allowed}; "
+            " the limit of {open_files} open files: it holds for the table of each reactor, and {reactors} of them hold {allowed}; "
         )?;
         match enough_reactors {
             Some(enough) => write!(

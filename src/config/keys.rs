@@ -201,7 +201,7 @@ keys! {
         "One log line for each connection that opens or closes.";
     mqtt.max_packet_size: bytes(64, limits::LARGEST_PACKET),
         "Largest packet a client may send, fixed header included.";
-    mqtt.max_connect_size: bytes(64, 64 << 10),
+    mqtt.max_connect_size: bytes(64, limits::LARGEST_CONNECT as u64),
         "Largest CONNECT; caps what an unauthenticated peer can make the server keep.";
     mqtt.connect_timeout: seconds(1, 600),
         "Time from accept to a whole CONNECT.";

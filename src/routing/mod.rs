@@ -46,7 +46,7 @@ use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
-use crate::topic::{Entry, FilterId, Index, Masks, Own, Routes, TopicHasher};
+use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{self, Disconnect, Frame, Packet, PacketType, Publish, ReasonCode, WireError};
 use mail::Mail;
@@ -67,6 +67,8 @@ pub struct Shared {
     pub counters: AllCounters,
     /// Sessions over all shards, against [`Mqtt::max_sessions`].
     sessions: AtomicU64,
+    /// Topics on which something was retained.
+    retained_marks: Marks,
     retained: AtomicU64,
     retained_bytes: AtomicU64,
     reactors: usize,
@@ -81,6 +83,7 @@ impl Shared {
             mqtt,
             counters: AllCounters::new(reactors),
             sessions: AtomicU64::new(0),
+            retained_marks: Marks::new(topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_BYTES)),
             retained: AtomicU64::new(0),
             retained_bytes: AtomicU64::new(0),
             reactors,

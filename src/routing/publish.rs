@@ -204,6 +204,8 @@ impl Shard {
             self.post_to_group(message, &key, picked, 0, now, port);
         }
         if message.retain {
+            // Before anything leaves: a client that subscribes after it has heard of the message finds the mark.
+            self.shared.retained_marks.set(message.hash);
             let home = self.retained_home(message);
             if home == self.me {
                 message.expect();

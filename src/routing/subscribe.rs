@@ -76,7 +76,8 @@ impl Shard {
             };
             codes.push(code);
         }
-        let mut out = Vec::new();
+        let mut out = std::mem::take(&mut self.scratch.packet);
+        out.clear();
         Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
         let Some(conn) = self.sessions[idx].conn() else {
             return Ok(());
@@ -90,13 +91,14 @@ impl Shard {
                 let key = self.subacks.insert(PendingSuback {
                     session: self.id_of(idx),
                     conn,
-                    packet: out,
+                    packet: out.clone(),
                     retained: request.retained,
                 });
                 debug_assert_eq!(key as u32, known.suback, "the key was kept for this SUBACK");
                 self.now_known(Some(known), now, port);
             }
         }
+        self.scratch.packet = out;
         Ok(())
     }
 
@@ -169,7 +171,9 @@ impl Shard {
             RetainHandling::SendIfNew => done.is_new,
             RetainHandling::DontSend => false,
         };
-        if wants_retained {
+        // The interest stands already: what is retained from now on arrives as a live message.
+        let may_have = filter.wildcard || self.shared.retained_marks.has(done.hash);
+        if wants_retained && may_have {
             request.retained.push(Wanted {
                 path: filter.path.into(),
                 wildcard: filter.wildcard,

@@ -236,32 +236,31 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// Connections that the fd tables of `reactors` hold together, when each holds `open_files`.
-fn by_files(open_files: u64, reactors: usize) -> u64 {
-    let usable = open_files
-        .saturating_sub(limits::reserved_files(reactors))
-        .min(limits::MAX_CONNECTIONS);
-    if reactors == 1 {
-        return usable;
-    }
-    // The mean m for which m + sigma * sqrt(m) still fits; rounding may have to give one back.
-    let sigma = limits::UNEVEN_HOMES_SIGMA;
-    let root = ((sigma * sigma + 4.0 * usable as f64).sqrt() - sigma) / 2.0;
-    let mut mean = (root * root) as u64;
-    while mean > 0 && seats_each(mean * reactors as u64, reactors) > usable {
-        mean -= 1;
-    }
-    mean * reactors as u64
-}
-
-/// Connections that each of `reactors` must have a place for, so that together they hold `connections` however the hash spreads them.
+/// Connections that one of so many reactors must be able to hold, when there are `connections` in all: its share, and what an uneven
+/// hash may put on it beyond.
 pub fn seats_each(connections: u64, reactors: usize) -> u64 {
     if reactors == 1 {
         return connections;
     }
-    let mean = connections.div_ceil(reactors as u64);
-    let uneven = limits::UNEVEN_HOMES_SIGMA * (mean as f64).sqrt();
-    connections.min(mean + uneven.ceil() as u64)
+    let share = connections as f64 / reactors as f64;
+    let seats = share + limits::UNEVEN_HOMES_SIGMA * share.sqrt();
+    (seats.ceil() as u64).min(connections)
+}
+
+/// Connections that the fd tables of `reactors` hold together, when each holds `open_files`; [`limits::MAX_CONNECTIONS`] at most.
+fn by_files(open_files: u64, reactors: usize) -> u64 {
+    let usable = open_files.saturating_sub(limits::reserved_files(reactors));
+    // Seats grow with connections, so the most that fit are found by halving.
+    let (mut fits, mut too_many) = (0, limits::MAX_CONNECTIONS + 1);
+    while too_many - fits > 1 {
+        let middle = fits.midpoint(too_many);
+        if seats_each(middle, reactors) <= usable {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    fits
 }
 
 /// The least number of reactors whose tables hold `connections`, if there is one.
@@ -377,7 +376,8 @@ mod tests {
             for reactors in [1, 2, 7, 64] {
                 let files = open_files_for(connections, reactors);
                 assert!(
-                    by_files(files, reactors) >= connections,
+                    by_files(files, reactors) >= connections
+                        && by_files(files - 1, reactors) < connections,
                     "{connections} with {reactors} tables of {files}"
                 );
             }

@@ -1,13 +1,13 @@
 //! What the operating system is asked for that the standard library has no word for. All unsafe code of the reactors stands here.
 //!
 //! Each file wraps one thing and gives it a safe face: private fd tables, passing sockets between them, wake-ups, pinning, limits,
-//! capacity, signals, listening sockets. Nothing here knows of MQTT, and nothing here decides a policy.
+//! capacity, memory, signals, listening sockets. Nothing here knows of MQTT, and nothing here decides a policy.
 
 pub mod affinity;
 pub mod capacity;
 pub mod cpu_time;
 pub mod listen;
-pub mod pages;
+pub mod memory;
 pub mod pass;
 pub mod rlimit;
 pub mod signals;
