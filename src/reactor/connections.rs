@@ -39,6 +39,8 @@ pub struct Connections {
     /// The moment of this turn.
     pub(super) now: Millis,
     pub(super) outbox: Outbox,
+    /// Bytes of unfinished CONNECTs, against their bound.
+    greeting_bytes: usize,
     /// Those to be served without an event: a full read buffer, a bound reached, a pause that ended.
     leftovers: VecDeque<ConnId>,
     /// Those that the shard closed, or nearly so; each goes once its output is written.
@@ -69,6 +71,7 @@ impl Connections {
             registry,
             now,
             outbox: Outbox::default(),
+            greeting_bytes: 0,
             leftovers: VecDeque::new(),
             closing: VecDeque::new(),
             lost: VecDeque::new(),
@@ -149,11 +152,40 @@ impl Connections {
         Some(slot.socket)
     }
 
+    /// Keep the first bytes of a CONNECT. False: too many keep theirs already.
+    pub fn keep_greeting(&mut self, conn: ConnId, bytes: Vec<u8>) -> bool {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return true;
+        };
+        debug_assert_eq!(slot.state, State::Greeting);
+        if self.greeting_bytes + bytes.len() > limits::GREETING_BYTES {
+            return false;
+        }
+        if !bytes.is_empty() {
+            self.greeting_bytes += bytes.len();
+            slot.pending_mut().input = bytes;
+        }
+        true
+    }
+
+    /// Take out the first bytes of a CONNECT; none of a connection that has a session.
+    pub fn take_greeting(&mut self, conn: ConnId) -> Vec<u8> {
+        match self.slots.get_mut(conn) {
+            Some(slot) if slot.state == State::Greeting => {
+                let bytes = slot.take_input();
+                self.greeting_bytes -= bytes.len();
+                bytes
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Close at once and forget.
     pub fn free(&mut self, conn: ConnId) {
         if self.slots.get(conn).is_none() {
             return;
         }
+        drop(self.take_greeting(conn));
         self.wheel.cancel(&mut self.slots, conn.slot);
         drop(self.slots.remove(conn));
         self.seats.leave(self.me);
@@ -164,6 +196,7 @@ impl Connections {
 
     /// Close once everything queued is written. The shard knows of it, or never knew of the connection.
     pub fn begin_close(&mut self, conn: ConnId, cause: CloseCause) {
+        drop(self.take_greeting(conn));
         let Some(slot) = self.slots.get_mut(conn) else {
             return;
         };
