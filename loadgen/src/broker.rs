@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use stillwire::config::resolved::Config;
 use stillwire::server::{Server, StartError};
 
+use crate::preflight::BESIDES;
+
 /// A broker. Dropping one that was started here drains it and waits for its end.
 #[derive(Debug)]
 pub(crate) enum Broker {
@@ -15,9 +17,6 @@ pub(crate) enum Broker {
     /// It was there, and stays.
     Outside(SocketAddr),
 }
-
-/// Connections besides the phones: the publisher's, and one that knocks.
-const OTHERS: u32 = 64;
 
 impl Broker {
     /// The one at `addr`, or a new one with so many reactors and room for so many phones, on a free port of loopback.
@@ -29,7 +28,7 @@ impl Broker {
         if let Some(addr) = addr {
             return Ok(Self::Outside(addr));
         }
-        let mut config = Config::new(reactors, phones + OTHERS);
+        let mut config = Config::new(reactors, phones + BESIDES as u32);
         config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
         Server::start(&config).map(|server| Self::Inside(Some(server)))
     }

@@ -17,7 +17,7 @@ use crate::fleet::{Fleet, FleetPlan};
 use crate::ledger::Ledger;
 use crate::machine;
 use crate::payload::{HEADER, Kind};
-use crate::preflight::Machine;
+use crate::preflight::{Fit, Machine};
 use crate::publisher::{PublishError, Publisher, PublisherPlan, Stream};
 use crate::report::{
     Broadcast, Connections, Expectation, Latency, Memory, Messages, Report, SCHEMA,
@@ -111,17 +111,23 @@ impl Footprint {
 
 /// Runs it.
 pub fn run(args: &cli::Demo, interrupted: Arc<AtomicBool>) -> Result<Report, DemoError> {
-    let machine = Machine::read().map_err(BeginError::Proc)?;
+    let mut machine = Machine::read().map_err(BeginError::Proc)?;
     let mut watch = Watch::new(args.show.quiet, interrupted);
-    let (phones, limit) = machine.fit(args.connections, machine.cores);
+    let Fit {
+        phones,
+        reactors,
+        limit,
+    } = machine.fit(args.connections);
     if let Some(limit) = limit {
         watch.note(&format!(
-            "This machine allows {} phones, not {}: {limit}.",
+            "This machine allows {} phones, not {}: limited by {limit}; {}.",
             grouped(u64::from(phones)),
-            grouped(u64::from(args.connections))
+            grouped(u64::from(args.connections)),
+            limit.remedy(),
         ));
     }
-    let mut broker = Broker::start(args.addr, machine.cores, phones).map_err(DemoError::Server)?;
+    let mut broker = Broker::start(args.addr, reactors, phones).map_err(DemoError::Server)?;
+    machine.beside_reactors(reactors);
     let mut report = against(args, &machine, &broker, phones, &mut watch)?;
     broker.stop().map_err(DemoError::End)?;
     report.course = watch.finish();

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::io;
 
+use stillwire::limits;
+use stillwire::sys::capacity::{self, Capacity, Limit};
+
 use crate::sources::Sources;
 use crate::units::{bytes, grouped};
 use crate::{machine, sys};
@@ -128,14 +131,16 @@ impl Machine {
             [low, high] => high.saturating_sub(low) as u32 + 1,
             _ => 28_232,
         };
-        let tcp_mem = machine::sysctl("net/ipv4/tcp_mem")?
-            .get(2)
-            .copied()
-            .unwrap_or(u64::MAX / sys::page_size());
+        // Not there in a network namespace of one's own: then nobody knows, and the first namespace's limit holds.
+        let tcp_mem = machine::sysctl("net/ipv4/tcp_mem")
+            .ok()
+            .and_then(|limits| limits.get(2).copied());
         Ok(Self {
             open_files,
             ports,
-            tcp_buffers: (tcp_mem * sys::page_size()).saturating_sub(machine::tcp_buffers()?),
+            tcp_buffers: tcp_mem
+                .map_or(u64::MAX, |pages| pages * sys::page_size())
+                .saturating_sub(machine::tcp_buffers()?),
             memory: machine::available()?,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
         })
@@ -192,23 +197,55 @@ impl Machine {
             }
     }
 
-    /// How many of the phones that are wished for fit beside a broker in this process with `broker_tables` tables of descriptors, and what
-    /// limits them if it isn't all.
-    pub fn fit(&self, wish: u32, broker_tables: usize) -> (u32, Option<&'static str>) {
-        let table = self.open_files.saturating_sub(OTHER_FILES);
-        let limits = [
-            // Homes are hashed, so no reactor has exactly its share: a tenth is left for the luck of the draw.
-            (table * broker_tables as u64 * 9 / 10, "open files"),
-            (self.memory * 3 / 4 / Self::bytes_per_phone(true), "memory"),
-            (self.tcp_buffers / sys::page_size(), "TCP buffers (tcp_mem)"),
-        ];
-        limits
-            .into_iter()
-            .filter(|&(most, _)| most < u64::from(wish))
-            .min_by_key(|&(most, _)| most)
-            .map_or((wish, None), |(most, why)| (most as u32, Some(why)))
+    /// How many of the phones that are wished for fit beside a broker in this process, and with how many reactors: one a core, or as many
+    /// as it takes to hold them in tables of this size.
+    pub fn fit(&self, wish: u32) -> Fit {
+        let server = capacity::Machine {
+            cores: self.cores,
+            open_files: self.open_files,
+            memory: self.memory,
+            tcp_pages: Some(self.tcp_buffers / sys::page_size()),
+        };
+        let all = u64::from(wish) + BESIDES;
+        let reactors = capacity::reactors_for(&server, all)
+            .unwrap_or(limits::MAX_REACTORS)
+            .max(self.cores);
+        let here = Capacity::of(&server, reactors);
+        let beside = self.memory * 3 / 4 / Self::bytes_per_phone(true);
+        let (most, limit) = if beside < here.connections() {
+            (beside, Limit::Memory)
+        } else {
+            (here.connections(), here.limited_by())
+        };
+        let phones = u64::from(wish).min(most.saturating_sub(BESIDES)) as u32;
+        Fit {
+            phones,
+            reactors,
+            limit: (phones < wish).then_some(limit),
+        }
+    }
+
+    /// Leaves room in each table for the descriptors of so many reactors, which it gets a copy of.
+    pub fn beside_reactors(&mut self, reactors: usize) {
+        self.open_files = self
+            .open_files
+            .saturating_sub(limits::reserved_files(reactors));
     }
 }
+
+/// What [`Machine::fit`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// Phones.
+    pub phones: u32,
+    /// Reactors of the server beside them.
+    pub reactors: usize,
+    /// What keeps it from being all.
+    pub limit: Option<Limit>,
+}
+
+/// Connections of a demo besides its phones: the publisher's, and one that knocks.
+pub const BESIDES: u64 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -268,11 +305,28 @@ mod tests {
 
     #[test]
     fn the_demo_fits_itself_in() {
-        assert_eq!(MACHINE.fit(15_000, 2), (15_000, None));
-        let small = Machine {
+        assert_eq!(
+            MACHINE.fit(15_000),
+            Fit {
+                phones: 15_000,
+                reactors: 2,
+                limit: None
+            }
+        );
+        let few_files = Machine {
             open_files: 1024,
             ..MACHINE
         };
-        assert_eq!(small.fit(15_000, 2), (1612, Some("open files")));
+        let fit = few_files.fit(15_000);
+        assert!(fit.limit.is_none() && fit.reactors > 15, "{fit:?}");
+        let little_memory = Machine {
+            memory: 64 << 20,
+            ..MACHINE
+        };
+        let fit = little_memory.fit(15_000);
+        assert!(
+            fit.limit == Some(Limit::Memory) && fit.phones < 6000 && fit.phones > 1000,
+            "{fit:?}"
+        );
     }
 }

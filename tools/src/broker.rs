@@ -1,6 +1,7 @@
 //! The process that is measured: built, started, waited for, and ended with the measurement.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ pub(crate) struct Broker {
     pub(crate) addr: SocketAddr,
     pub(crate) pid: u32,
     child: Option<Child>,
-    data_dir: Option<PathBuf>,
+    /// What it prints, and what it keeps; removed with it.
+    dir: Option<PathBuf>,
 }
 
 /// Why there is no broker to measure.
@@ -64,7 +66,7 @@ impl Broker {
                 let mut words = command.split_whitespace();
                 let mut process = Command::new(words.next().unwrap_or_default());
                 process.args(words);
-                Self::spawn(command.clone(), process, addr, None)
+                Self::spawn(command.clone(), process, addr)
             }
             (Some(addr), None, Some(pid)) => {
                 let broker = Self {
@@ -72,7 +74,7 @@ impl Broker {
                     addr,
                     pid,
                     child: None,
-                    data_dir: None,
+                    dir: None,
                 };
                 TcpStream::connect(addr).map_err(|_| BrokerError::Silent(addr))?;
                 Ok(broker)
@@ -91,52 +93,48 @@ impl Broker {
         let addr = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .map_err(failed)?;
-        let data_dir =
-            std::env::temp_dir().join(format!("stillwire-measure-{}", std::process::id()));
         let mut process = Command::new(&binary);
-        process
-            .arg("serve")
-            .arg("--listen")
-            .arg(addr.to_string())
-            .arg("--data-dir")
-            .arg(&data_dir);
+        process.arg("serve").arg("--listen").arg(addr.to_string());
+        process.arg("--data-dir").arg(directory().join("data"));
         process.arg("--reactors").arg(args.reactors.to_string());
+        // The publisher's connections come on top, and one that knocks.
         process
             .arg("--max-connections")
             .arg((args.connections + 100).to_string());
         let name = format!("stillwire, {} reactors", args.reactors);
-        Self::spawn(name, process, addr, Some(data_dir))
+        Self::spawn(name, process, addr)
     }
 
-    fn spawn(
-        name: String,
-        mut process: Command,
-        addr: SocketAddr,
-        data_dir: Option<PathBuf>,
-    ) -> Result<Self, BrokerError> {
+    fn spawn(name: String, mut process: Command, addr: SocketAddr) -> Result<Self, BrokerError> {
         if TcpStream::connect(addr).is_ok() {
             return Err(BrokerError::Ended(
                 name,
                 format!("something else listens at {addr}"),
             ));
         }
-        let child = process
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let child = child.map_err(|error| BrokerError::Start(name.clone(), error))?;
+        let dir = directory();
+        let log = dir.join("log");
+        let child = std::fs::create_dir_all(&dir)
+            .and_then(|()| File::create(&log))
+            .and_then(|out| Ok((out.try_clone()?, out)))
+            .and_then(|(out, err)| process.stdin(Stdio::null()).stdout(out).stderr(err).spawn())
+            .map_err(|error| BrokerError::Start(name.clone(), error))?;
         let mut broker = Self {
             name,
             addr,
             pid: child.id(),
             child: Some(child),
-            data_dir,
+            dir: Some(dir),
         };
         let began = Instant::now();
         while TcpStream::connect(addr).is_err() {
             if let Some(Ok(Some(status))) = broker.child.as_mut().map(Child::try_wait) {
-                return Err(BrokerError::Ended(broker.name.clone(), status.to_string()));
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = said.lines().last().unwrap_or_default();
+                return Err(BrokerError::Ended(
+                    broker.name.clone(),
+                    format!("{status}: {last}"),
+                ));
             }
             if began.elapsed() > PATIENCE {
                 return Err(BrokerError::Silent(addr));
@@ -153,10 +151,15 @@ impl Drop for Broker {
             // If it is gone already, so much the better.
             let _gone = child.kill().and_then(|()| child.wait());
         }
-        if let Some(dir) = &self.data_dir {
+        if let Some(dir) = &self.dir {
             let _gone = std::fs::remove_dir_all(dir);
         }
     }
+}
+
+/// A directory of this run's own.
+fn directory() -> PathBuf {
+    std::env::temp_dir().join(format!("stillwire-measure-{}", std::process::id()))
 }
 
 /// The server's binary beside this one, brought up to date if cargo runs us.

@@ -52,6 +52,8 @@ pub(crate) struct Cost {
     pub(crate) all: f64,
     /// In user space.
     pub(crate) user: f64,
+    /// What the kernel's network threads used meanwhile, for whomever; not part of `all`.
+    pub(crate) softirq: f64,
     /// How many it is the mean of.
     pub(crate) count: u64,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Figures {
     pub(crate) broker: String,
     pub(crate) machine: String,
     pub(crate) date: String,
+    /// Load average before the broker was started: what else the machine had to do.
+    pub(crate) load_before: f64,
     pub(crate) connections: u64,
     /// Bytes of user space (Pss) a connection.
     pub(crate) user_bytes: f64,
@@ -135,15 +139,17 @@ struct Bench<'a> {
     broker: Broker,
     watch: Watch,
     latency: Vec<Latency>,
+    load_before: f64,
 }
 
 /// Measures.
 pub(crate) fn run(args: &Measure, interrupted: Arc<AtomicBool>) -> Result<Figures, MeasureError> {
     let machine = Machine::read().map_err(MeasureError::Proc)?;
+    let load_before = machine::load();
     let broker = Broker::start(args).map_err(MeasureError::Broker)?;
     let mut bench = Bench::set_up(args, &machine, broker, interrupted)?;
-    let figures = bench.measure()?;
-    Ok(figures)
+    bench.load_before = load_before;
+    bench.measure()
 }
 
 impl<'a> Bench<'a> {
@@ -193,6 +199,7 @@ impl<'a> Bench<'a> {
             publisher,
             watch,
             latency: Vec::new(),
+            load_before: 0.0,
         })
     }
 
@@ -204,7 +211,7 @@ impl<'a> Bench<'a> {
         if ramp.ended != Ended::Met {
             return Err(MeasureError::Ended("connect", ramp.ended));
         }
-        let connect = cost(&before, &self.cpu()?, ramp.ready);
+        let connect = self.cpu()?.cost_since(&before, ramp.ready);
         self.take_latencies();
 
         self.rest("settle", SETTLE)?;
@@ -224,6 +231,7 @@ impl<'a> Bench<'a> {
             broker: self.broker.name.clone(),
             machine: machine::describe(),
             date: machine::today(),
+            load_before: self.load_before,
             connections: ramp.ready,
             user_bytes,
             start_bytes,
@@ -249,11 +257,9 @@ impl<'a> Bench<'a> {
             self.broadcast(phones)?;
             self.rest("fan-out", PAUSE)?;
         }
-        let delivery = cost(
-            &before,
-            &self.cpu()?,
-            phones * u64::from(self.args.broadcasts),
-        );
+        let delivery = self
+            .cpu()?
+            .cost_since(&before, phones * u64::from(self.args.broadcasts));
         self.take_latencies();
         Ok((delivery, Broadcast::all(self.fleet.ledger()).split_off(1)))
     }
@@ -290,7 +296,7 @@ impl<'a> Bench<'a> {
                 totals.received() - received_before >= count && publisher.is_idle()
             });
         met(phase, ended)?;
-        let cost = cost(&before, &self.cpu()?, count);
+        let cost = self.cpu()?.cost_since(&before, count);
         self.take_latencies();
         Ok(cost)
     }
@@ -308,8 +314,12 @@ impl<'a> Bench<'a> {
         self.fleet.clear_latencies();
     }
 
-    fn cpu(&self) -> Result<CpuTime, MeasureError> {
-        CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)
+    fn cpu(&self) -> Result<Clocks, MeasureError> {
+        let process = CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)?;
+        Ok(Clocks {
+            process,
+            softirq: machine::softirq_nanos().map_err(MeasureError::Proc)?,
+        })
     }
 
     fn pss(&self) -> Result<u64, MeasureError> {
@@ -325,12 +335,22 @@ fn met(phase: &'static str, ended: Ended) -> Result<(), MeasureError> {
     }
 }
 
-fn cost(before: &CpuTime, after: &CpuTime, count: u64) -> Cost {
-    let (all, user) = after.micros_since(before);
-    let count = count.max(1);
-    Cost {
-        all: all / count as f64,
-        user: user / count as f64,
-        count,
+/// CPU at one moment.
+struct Clocks {
+    process: CpuTime,
+    softirq: u64,
+}
+
+impl Clocks {
+    fn cost_since(&self, earlier: &Self, count: u64) -> Cost {
+        let (all, user) = self.process.micros_since(&earlier.process);
+        let softirq = self.softirq.saturating_sub(earlier.softirq) as f64 / 1e3;
+        let each = |micros: f64| micros / count.max(1) as f64;
+        Cost {
+            all: each(all),
+            user: each(user),
+            softirq: each(softirq),
+            count,
+        }
     }
 }

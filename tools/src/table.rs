@@ -6,6 +6,9 @@ use loadgen::units::{grouped, micros};
 
 use crate::measure::{Cost, Figures};
 
+/// A load average that a machine with nothing to do may still show.
+const QUIET: f64 = 0.5;
+
 /// What is allowed: `None` where the broker is only described.
 struct Row {
     what: String,
@@ -113,6 +116,14 @@ fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
             row.what, row.measured, row.bar
         )?;
     }
+    if figures.load_before > QUIET {
+        writeln!(
+            out,
+            "\nThe machine wasn't quiet: load average {:.1} before the start. Other work makes caches cold and these figures worse.",
+            figures.load_before
+        )?;
+    }
+    softirq(figures, out)?;
     writeln!(
         out,
         "\n{:<22} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -143,4 +154,27 @@ fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// Says so if the kernel's network threads did a part of the sends that the server's account misses.
+fn softirq(figures: &Figures, out: &mut String) -> std::fmt::Result {
+    let costs = [
+        ("connect", figures.connect),
+        ("delivery", figures.delivery),
+        ("QoS 0 message", figures.unicast0),
+        ("QoS 1 message", figures.unicast1),
+    ];
+    let seen: Vec<String> = costs
+        .iter()
+        .filter(|(_, cost)| cost.softirq > 0.05 * cost.all)
+        .map(|(what, cost)| format!("{:.1} us a {what}", cost.softirq))
+        .collect();
+    if seen.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nThe cores were contended: ksoftirqd did a part of the sends on top of that ({}).",
+        seen.join(", ")
+    )
 }
