@@ -30,7 +30,7 @@ pub(crate) struct Message {
 }
 
 /// A subscription, from SUBSCRIBE to UNSUBSCRIBE.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sub {
     pub(crate) path: String,
     pub(crate) group: Option<String>,
@@ -83,7 +83,8 @@ pub(crate) struct Link {
     pub(crate) aliases: HashMap<u16, String>,
     /// Acknowledgements owed, by QoS.
     owed: [VecDeque<u16>; 3],
-    subscribing: HashMap<u16, Vec<(String, Option<String>)>>,
+    /// The subscriptions of each SUBSCRIBE without SUBACK, as indices.
+    subscribing: HashMap<u16, Vec<usize>>,
 }
 
 /// See the module.
@@ -270,7 +271,7 @@ impl Model {
                     granted = old.granted.filter(|_| same);
                 }
             }
-            names.push((path.clone(), group.clone()));
+            names.push(session.subs.len());
             session.subs.push(Sub {
                 path,
                 group,
@@ -287,18 +288,10 @@ impl Model {
         let link = self.links.get_mut(&conn).expect("held");
         let names = link.subscribing.remove(&id).expect("a SUBACK for nothing");
         assert_eq!(names.len(), codes.len(), "a code for each filter");
-        for ((path, group), code) in names.into_iter().zip(codes) {
-            assert!(*code <= 2, "{path} was refused with {code:#x}");
-            let subs = &mut self.sessions[link.client].subs;
-            // It may be gone already: UNSUBSCRIBE need not wait for the SUBACK.
-            if let Some(sub) = subs
-                .iter_mut()
-                .rev()
-                .find(|sub| sub.path == path && sub.group == group)
-                && sub.granted.is_none()
-            {
-                sub.granted = Some(self.step);
-            }
+        for (at, code) in names.into_iter().zip(codes) {
+            let sub = &mut self.sessions[link.client].subs[at];
+            assert!(*code <= 2, "{} was refused with {code:#x}", sub.path);
+            sub.granted.get_or_insert(self.step);
         }
     }
 
@@ -469,6 +462,9 @@ impl Model {
         if delivered.dup || inbox {
             return;
         }
+        if shared {
+            message.shared += 1;
+        }
         if let Some(publisher) = message.publisher {
             let live = session
                 .live
@@ -499,9 +495,6 @@ impl Model {
         }
         if !ambiguous && !first && !shared {
             assert!(message.again, "{what}: a second time without DUP");
-        }
-        if shared && first {
-            message.shared += 1;
         }
     }
 
