@@ -98,13 +98,11 @@ impl Shard {
         if message.qos == Qos::AtLeastOnce && owes_nothing {
             // The common case: settled at once, nothing to remember.
             self.route(message, now, port);
-            match message.settle() {
-                Some(outcome) => return self.acknowledge(idx, id, message.qos, outcome, port),
-                None => {
-                    let receipts = &mut self.sessions[idx].flow_mut().receipts;
-                    receipts.take(id, message.qos, receipt)
-                }
-            };
+            if let Some(outcome) = message.settle() {
+                return self.acknowledge(idx, id, message.qos, outcome, port);
+            }
+            let receipts = &mut self.sessions[idx].flow_mut().receipts;
+            receipts.take(id, message.qos, receipt);
         } else {
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
             if !receipts.take(id, message.qos, receipt) {

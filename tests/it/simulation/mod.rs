@@ -3,6 +3,8 @@
 //! `STILLWIRE_SEEDS=1000 cargo test --test it simulation` runs that many seeds of each kind, `STILLWIRE_SEED=17` this one alone. A run is a
 //! function of its seed: a seed that fails fails again.
 
+#![allow(clippy::pedantic, reason = "a test: linked by nobody")]
+
 mod checks;
 mod client;
 mod model;

@@ -309,6 +309,10 @@ impl World {
         let present = connack[2] & 1 == 1;
         if !present {
             self.clients[client].forget();
+            // A CONNECT that was late took the session from the client's newest connection: what is under way there is of the old session.
+            if let Some(newest) = self.clients[client].conn.filter(|newest| *newest != at) {
+                self.network.lose_down(newest);
+            }
         }
         if let Some(expected) = expected {
             assert_eq!(present, expected, "session present of client {client}");
