@@ -1,4 +1,29 @@
-//! The one integration binary: the real server, driven from outside.
+//! The server from outside: every test here starts the built binary and talks to it over sockets.
+//!
+//! `STILLWIRE_TEST_BROKER=mosquitto` runs the same tests against mosquitto, which shows that the tests themselves are right.
+#![allow(
+    clippy::pedantic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests: read by people who read tests, linked by nobody"
+)]
 
+mod support;
+use support::bytes;
+
+mod broker;
+mod cases;
 mod cli;
+mod connect;
+mod crash;
+mod crowd;
+mod flow;
+mod hostile;
+mod message;
+mod order;
+mod rust_client;
+mod session;
+mod share;
 mod simulation;
+mod slow;
+mod will;

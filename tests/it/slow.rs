@@ -1,0 +1,151 @@
+//! A reader that takes nothing, under a flood: memory stays bounded, the others notice nothing, QoS 1 is not lost.
+
+use std::time::{Duration, Instant};
+
+use super::support::{
+    Broker, Connect, Prop, Publish, Server, id, packet, with_one_and_three_reactors,
+};
+
+with_one_and_three_reactors!(
+    a_zero_window_bounds_memory_and_leaves_others_alone,
+    a_slow_reader_gets_every_qos_1_message,
+    a_publisher_that_reads_no_acks_is_bounded,
+);
+
+/// How much the flood may make the server grow: backlog, queue and socket buffers of one connection, with room for the allocator.
+const GROWTH: u64 = 32 << 20;
+
+fn a_zero_window_bounds_memory_and_leaves_others_alone(reactors: usize) {
+    let server = Server::with(
+        reactors,
+        &[("queue_messages", 1000), ("queue_bytes", 1 << 20)],
+    );
+    let mut stuck: Vec<_> = (0..6)
+        .map(|n| server.client(if n % 2 == 0 { 5 } else { 4 }, &format!("stuck-{n}")))
+        .collect();
+    for (n, client) in stuck.iter_mut().enumerate() {
+        client.subscribe("flood", (n % 3) as u8);
+    }
+    let mut healthy = server.client(5, "healthy");
+    healthy.subscribe("flood", 0);
+    healthy.subscribe("pulse", 1);
+    let mut reads = server.client(5, "reads its own");
+    reads.subscribe("pulse", 1);
+    let before = server.pss();
+    let mut publisher = server.client(4, "publisher");
+    let payload = vec![b'f'; 10_000];
+    let start = Instant::now();
+    let mut most = before;
+    // 100 MB to each; nobody of `stuck` reads one byte of it.
+    for n in 0..10_000u32 {
+        publisher.publish("flood", &payload, 0);
+        healthy.message_of("flood");
+        if n % 500 == 0 {
+            publisher.publish("pulse", n.to_string().as_bytes(), 1);
+            assert_eq!(reads.take_of("pulse"), n.to_string());
+            healthy.take_of("pulse");
+            most = most.max(server.pss());
+        }
+    }
+    most = most.max(server.pss());
+    println!(
+        "100 MB of flood to 6 stuck readers in {:?}: Pss {before} before, {most} at most",
+        start.elapsed()
+    );
+    if Broker::under_test() == Broker::Stillwire {
+        assert!(
+            most - before < GROWTH,
+            "Pss {before} before, {most} at most"
+        );
+    }
+    drop(stuck);
+    publisher.fence();
+}
+
+impl super::support::Client {
+    fn message_of(&mut self, topic: &str) {
+        self.wait(topic, |packet| {
+            matches!(packet, packet::Packet::Publish(message) if message.topic == topic)
+                .then_some(())
+        });
+    }
+
+    fn take_of(&mut self, topic: &str) -> String {
+        let message = self.wait(topic, |packet| match packet {
+            packet::Packet::Publish(message) if message.topic == topic => Some(message.clone()),
+            _ => None,
+        });
+        self.settle(&message);
+        message.text().to_owned()
+    }
+}
+
+fn a_slow_reader_gets_every_qos_1_message(reactors: usize) {
+    let server = Server::with(
+        reactors,
+        &[("queue_messages", 5000), ("queue_bytes", 64 << 20)],
+    );
+    for version in [4, 5] {
+        let name = format!("slow-{version}");
+        let (mut slow, _) = server.connect(&Connect {
+            clean: false,
+            props: &[Prop::Four(id::SESSION_EXPIRY, 600)],
+            ..Connect::new(version, &name)
+        });
+        slow.subscribe(&name, 1);
+        let mut publisher = server.client(5, "publisher");
+        let mut payload = vec![b's'; 8_000];
+        for n in 0..1000u32 {
+            payload[..4].copy_from_slice(&n.to_be_bytes());
+            assert_eq!(publisher.publish(&name, &payload, 1), 0);
+        }
+        // 8 MB wait, more than the socket and the backlog take. Now it reads, slowly at first.
+        for n in 0..1000u32 {
+            let message = slow.take();
+            assert_eq!(message.payload[..4], n.to_be_bytes(), "message {n}");
+            if n < 50 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        slow.disconnect();
+    }
+}
+
+fn a_publisher_that_reads_no_acks_is_bounded(reactors: usize) {
+    let server = Server::start(reactors);
+    let before = server.pss();
+    let mut client = server.client(4, "deaf");
+    let mut bytes = Vec::new();
+    for n in 0..20_000u16 {
+        bytes.extend(packet::PINGREQ);
+        bytes.extend(
+            Publish {
+                topic: "deaf",
+                payload: b"x",
+                qos: 1,
+                id: n % 60_000 + 1,
+                ..Publish::default()
+            }
+            .encode(4),
+        );
+    }
+    client
+        .stream
+        .set_write_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    // The server may stop reading from it or close it; what it may not is keep all the answers for it.
+    for _ in 0..60 {
+        use std::io::Write;
+        if client.stream.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let after = server.pss();
+    println!("Pss {before} before, {after} after 2.4 million packets whose answers nobody reads");
+    assert!(
+        after.saturating_sub(before) < GROWTH,
+        "Pss {before} before, {after} after"
+    );
+    let mut other = server.client(5, "other");
+    other.fence();
+}
