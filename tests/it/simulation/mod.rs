@@ -53,7 +53,7 @@ fn simulate(test: &str, reactors: usize, profile: Profile) {
 }
 
 /// Seeds of each kind: together they take some 20 s on two cores.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 30;
 
 #[test]
 fn one_reactor() {
