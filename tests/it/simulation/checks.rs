@@ -113,8 +113,8 @@ impl World {
                 if !self.model.sessions[at].got.contains(&(number as u32)) {
                     assert!(
                         self.model.lossy,
-                        "message {number} on {} (taken {taken}, acknowledged {acked}) never came to client {at}",
-                        message.topic
+                        "message {number} on {} (taken {taken}, acknowledged {acked}) never came to client {at}: {:#?}",
+                        message.topic, self.model.sessions[at].subs
                     );
                     missing += 1;
                 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use stillwire::clock::Millis;
-use stillwire::topic::matches;
 use stillwire::wire::{Connect, Publish, Qos, ReasonCode, SubscribeOptions, Version};
 
 /// A moment: how many calls the shards have had.
@@ -30,7 +29,7 @@ pub(crate) struct Message {
 }
 
 /// A subscription, from SUBSCRIBE to UNSUBSCRIBE.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sub {
     pub(crate) path: String,
     pub(crate) group: Option<String>,
@@ -60,7 +59,7 @@ pub(crate) struct Session {
     pub(crate) subs: Vec<Sub>,
     /// Sent at least once.
     pub(crate) sent: BTreeSet<u32>,
-    live_sent: BTreeSet<u32>,
+    pub(crate) live_sent: BTreeSet<u32>,
     /// The client has got it.
     pub(crate) got: BTreeSet<u32>,
     pub(crate) got_twice: BTreeMap<u32, u32>,
@@ -68,9 +67,9 @@ pub(crate) struct Session {
     /// How many of `flights` have been sent again on this connection, for their order.
     pub(crate) cursor: usize,
     /// Last first delivery of each (publisher, topic, QoS as published, QoS as delivered).
-    order: HashMap<(usize, String, Qos, Qos), u32>,
+    pub(crate) order: HashMap<(usize, String, Qos, Qos), u32>,
     /// The newest live message of each (publisher, topic, QoS as delivered) with RETAIN, and when it was sent.
-    live: HashMap<(usize, String, Qos), (u32, Step)>,
+    pub(crate) live: HashMap<(usize, String, Qos), (u32, Step)>,
     /// Packet identifiers of the client's own messages.
     pub(crate) publishing: HashMap<u16, u32>,
 }
@@ -83,7 +82,8 @@ pub(crate) struct Link {
     pub(crate) aliases: HashMap<u16, String>,
     /// Acknowledgements owed, by QoS.
     owed: [VecDeque<u16>; 3],
-    subscribing: HashMap<u16, Vec<(String, Option<String>)>>,
+    /// The subscriptions of each SUBSCRIBE without SUBACK, as indices.
+    subscribing: HashMap<u16, Vec<usize>>,
 }
 
 /// See the module.
@@ -98,23 +98,13 @@ pub(crate) struct Model {
     pub(crate) lossy: bool,
 }
 
-/// A delivery, as written by a shard or read by a client.
-pub(crate) struct Delivered<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) payload: &'a [u8],
-    pub(crate) qos: Qos,
-    pub(crate) retain: bool,
-    pub(crate) dup: bool,
-    pub(crate) id: Option<u16>,
-}
-
 pub(crate) fn number(payload: &[u8]) -> u32 {
     u32::from_be_bytes(payload[..4].try_into().unwrap())
 }
 
 impl Model {
     /// Prints what happens to the message that `STILLWIRE_FOLLOW` names.
-    fn follow(&self, number: u32, what: std::fmt::Arguments<'_>) {
+    pub(crate) fn follow(&self, number: u32, what: std::fmt::Arguments<'_>) {
         if self.followed == Some(number) {
             eprintln!("step {}: message {number} {what}", self.step);
         }
@@ -270,7 +260,7 @@ impl Model {
                     granted = old.granted.filter(|_| same);
                 }
             }
-            names.push((path.clone(), group.clone()));
+            names.push(session.subs.len());
             session.subs.push(Sub {
                 path,
                 group,
@@ -287,18 +277,10 @@ impl Model {
         let link = self.links.get_mut(&conn).expect("held");
         let names = link.subscribing.remove(&id).expect("a SUBACK for nothing");
         assert_eq!(names.len(), codes.len(), "a code for each filter");
-        for ((path, group), code) in names.into_iter().zip(codes) {
-            assert!(*code <= 2, "{path} was refused with {code:#x}");
-            let subs = &mut self.sessions[link.client].subs;
-            // It may be gone already: UNSUBSCRIBE need not wait for the SUBACK.
-            if let Some(sub) = subs
-                .iter_mut()
-                .rev()
-                .find(|sub| sub.path == path && sub.group == group)
-                && sub.granted.is_none()
-            {
-                sub.granted = Some(self.step);
-            }
+        for (at, code) in names.into_iter().zip(codes) {
+            let sub = &mut self.sessions[link.client].subs[at];
+            assert!(*code <= 2, "{} was refused with {code:#x}", sub.path);
+            sub.granted.get_or_insert(self.step);
         }
     }
 
@@ -361,150 +343,6 @@ impl Model {
         }
     }
 
-    /// A shard sends a message.
-    pub(crate) fn sent(&mut self, conn: usize, delivered: &Delivered<'_>) {
-        let link = &self.links[&conn];
-        let (client, window) = (link.client, link.window);
-        let number = number(delivered.payload);
-        self.follow(
-            number,
-            format_args!(
-                "sent to client {client} with {:?}, id {:?}, dup {}, retain {}",
-                delivered.qos, delivered.id, delivered.dup, delivered.retain
-            ),
-        );
-        let message = &mut self.messages[number as usize];
-        let session = &mut self.sessions[client];
-        let what = format!(
-            "message {number} on {} to client {client} ({:?}, sent {:?}, again {}, dup {}, retain {})",
-            delivered.topic,
-            message.qos,
-            delivered.qos,
-            message.again,
-            delivered.dup,
-            delivered.retain
-        );
-        assert_eq!(message.topic, delivered.topic, "{what}");
-        let taken = message
-            .taken
-            .unwrap_or_else(|| panic!("{what}: nobody has published it"));
-        let inbox = delivered.topic.starts_with("$inbox/");
-        let fits = |sub: &&Sub| {
-            sub.until.is_none_or(|until| until >= taken) && matches(&sub.path, delivered.topic)
-        };
-        let plain: Vec<_> = session
-            .subs
-            .iter()
-            .filter(fits)
-            .filter(|sub| sub.group.is_none())
-            .collect();
-        let shared = session
-            .subs
-            .iter()
-            .filter(fits)
-            .any(|sub| sub.group.is_some());
-        assert!(
-            inbox || shared || !plain.is_empty(),
-            "{what}: it is not subscribed"
-        );
-        assert!(
-            delivered.qos <= message.qos,
-            "{what}: QoS above the published"
-        );
-        let best = session
-            .subs
-            .iter()
-            .filter(|sub| matches(&sub.path, delivered.topic))
-            .map(|sub| sub.options.qos)
-            .max();
-        assert!(
-            inbox || Some(delivered.qos) <= best,
-            "{what}: QoS above the granted"
-        );
-        let as_published =
-            plain.iter().any(|sub| sub.options.retain_as_published) && message.retain;
-        let kept = delivered.retain && !as_published && !shared;
-        if delivered.retain {
-            assert!(message.retain, "{what}: it was not retained");
-        }
-        if kept && delivered.qos == Qos::AtMostOnce {
-            let active = session
-                .subs
-                .iter()
-                .any(|sub| sub.until.is_none() && matches(&sub.path, delivered.topic));
-            assert!(active, "{what}: retained, after the UNSUBSCRIBE");
-        }
-        if let Some(id) = delivered.id {
-            let at = session.flights.iter().position(|flight| flight.id == id);
-            if delivered.dup {
-                let at = at.unwrap_or_else(|| {
-                    panic!("{what}: sent again, but nothing is in flight as {id}")
-                });
-                assert_eq!(
-                    session.flights[at].number, number,
-                    "{what}: the identifier was another message's"
-                );
-                assert!(at >= session.cursor, "{what}: sent again out of order");
-                session.cursor = at + 1;
-                session.flights[at].conn = conn;
-            } else {
-                assert!(at.is_none(), "{what}: identifier {id} is in use");
-                session.flights.push(Flight { id, number, conn });
-                session.cursor = session.flights.len();
-            }
-            let flying = session
-                .flights
-                .iter()
-                .filter(|flight| flight.conn == conn)
-                .count();
-            assert!(
-                flying <= window,
-                "{what}: {flying} in flight, the client allows {window}"
-            );
-        }
-        session.sent.insert(number);
-        // With RETAIN it may be the retained copy, which comes besides the live one.
-        let ambiguous = delivered.retain;
-        let first = !ambiguous && session.live_sent.insert(number);
-        if delivered.dup || inbox {
-            return;
-        }
-        if let Some(publisher) = message.publisher {
-            let live = session
-                .live
-                .entry((publisher, delivered.topic.to_owned(), delivered.qos))
-                .or_default();
-            if kept && !message.again {
-                let since = plain.iter().map(|sub| sub.from).max().unwrap_or(0);
-                assert!(
-                    live.0 <= number || live.1 < since,
-                    "{what}: retained, behind the newer {}",
-                    live.0
-                );
-            } else if !kept && message.retain && number >= live.0 {
-                *live = (number, self.step);
-            }
-            // One that was published again may come to somebody who missed it the first time.
-            if first && !shared && !message.again {
-                let key = (
-                    publisher,
-                    delivered.topic.to_owned(),
-                    message.qos,
-                    delivered.qos,
-                );
-                let last = session.order.entry(key).or_default();
-                assert!(*last < number, "{what}: behind the later {last}");
-                *last = number;
-            }
-        }
-        if !ambiguous && !first && !shared {
-            assert!(message.again, "{what}: a second time without DUP");
-        }
-        if shared && first {
-            message.shared += 1;
-        }
-    }
-
     /// A shard sends PUBREL.
     pub(crate) fn released(&mut self, conn: usize, id: u16) {
         let session = &mut self.sessions[self.links[&conn].client];
@@ -521,36 +359,6 @@ impl Model {
             if at < session.cursor {
                 session.cursor -= 1;
             }
-        }
-    }
-
-    /// The client has read a message. `again`: it knew the packet identifier (QoS 2).
-    pub(crate) fn got(&mut self, client: usize, delivered: &Delivered<'_>, again: bool) {
-        let number = number(delivered.payload);
-        self.follow(
-            number,
-            format_args!(
-                "read by client {client} with {:?}, known {again}",
-                delivered.qos
-            ),
-        );
-        let session = &mut self.sessions[client];
-        session.got.insert(number);
-        if delivered.qos == Qos::ExactlyOnce && !again && !delivered.retain {
-            let times = session.got_twice.entry(number).or_default();
-            *times += 1;
-            // One that matches several shared subscriptions comes once for each.
-            let shares = session
-                .subs
-                .iter()
-                .filter(|sub| sub.group.is_some() && matches(&sub.path, delivered.topic))
-                .count();
-            // A message that one session refused was delivered to others; its publisher may try again.
-            let retried = self.lossy && self.messages[number as usize].again;
-            assert!(
-                retried || *times as usize <= shares.max(1),
-                "QoS 2 message {number} came {times} times to client {client}"
-            );
         }
     }
 }

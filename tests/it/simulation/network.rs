@@ -118,6 +118,12 @@ impl Network {
         Some((packet, drained && conn.held))
     }
 
+    /// What the client has not read is lost.
+    pub(crate) fn lose_down(&mut self, at: usize) {
+        self.conns[at].down.clear();
+        self.conns[at].down_bytes = 0;
+    }
+
     /// Takes the oldest letter from one shard to another.
     pub(crate) fn letter(&mut self, from: usize, to: usize) -> Option<Mail> {
         let mail = self.mail[from * self.reactors + to].pop_front()?;
