@@ -138,7 +138,7 @@ pub const LEFTOVERS_PER_TURN: usize = 256;
 pub const ACCEPTS_PER_TURN: usize = 64;
 
 /// Batches of handed-over connections taken in one turn, each up to 250.
-pub const HANDOVERS_PER_TURN: usize = 1;
+pub const HANDOVERS_PER_TURN: usize = 2;
 
 /// Timers handled in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
@@ -185,6 +185,10 @@ pub const DEFER_ACCEPT_SECONDS: u32 = 3;
 
 /// Milliseconds without accepting after the kernel had no file descriptor or memory for another connection.
 pub const ACCEPT_PAUSE_MILLIS: u64 = 100;
+
+/// Bytes of unfinished CONNECTs that a reactor keeps. A slow network splits a few; thousands of large ones at once are an attack, and
+/// those beyond are closed.
+pub const GREETING_BYTES: usize = 16 << 20;
 
 /// Largest CONNECT that is taken whatever the configuration says: with one read buffer behind it, it must fit into one hand-over.
 pub const LARGEST_CONNECT: u32 = 64 << 10;

@@ -269,3 +269,130 @@ fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolved::{Log, LogFormat, Mqtt};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    fn config(reactors: usize, max_connections: u32) -> Config {
+        Config {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            reactors,
+            pin: false,
+            data_dir: std::path::PathBuf::new(),
+            max_connections,
+            drain_timeout: 10,
+            log: Log {
+                format: LogFormat::Text,
+                level: tracing::Level::INFO,
+                connections: false,
+            },
+            mqtt: Mqtt::default(),
+        }
+    }
+
+    /// CONNECT of an MQTT 5 client, clean start.
+    fn hello(client_id: &str) -> Vec<u8> {
+        let mut packet = vec![
+            0x10,
+            (13 + client_id.len()) as u8,
+            0,
+            4,
+            b'M',
+            b'Q',
+            b'T',
+            b'T',
+            5,
+            2,
+            0,
+            60,
+            0,
+        ];
+        packet.extend_from_slice(&[0, client_id.len() as u8]);
+        packet.extend_from_slice(client_id.as_bytes());
+        packet
+    }
+
+    /// One packet: its first byte and its body, whose length takes one byte.
+    fn packet(mut client: &TcpStream) -> (u8, Vec<u8>) {
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut head = [0; 2];
+        client.read_exact(&mut head).unwrap();
+        let mut body = vec![0; usize::from(head[1])];
+        client.read_exact(&mut body).unwrap();
+        (head[0], body)
+    }
+
+    fn connect(address: SocketAddr, client_id: &str) -> (TcpStream, u8) {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(&hello(client_id)).unwrap();
+        let (first, body) = packet(&client);
+        assert_eq!(first, 0x20, "CONNACK");
+        (client, body[1])
+    }
+
+    #[test]
+    fn clients_of_every_home_are_let_in_and_told_when_it_ends() {
+        let server = Server::start(&config(3, 100)).unwrap();
+        let address = server.addresses()[0];
+        let clients: Vec<_> = (0..60)
+            .map(|i| connect(address, &format!("client-{i}")))
+            .collect();
+        assert!(clients.iter().all(|(_, reason)| *reason == 0));
+        let totals = server.counters().totals();
+        assert_eq!((totals.accepted, totals.connections), (60, 60));
+        assert!(
+            totals.handed_over > 0,
+            "three homes, and one of them accepts"
+        );
+        server.shutdown();
+        for (mut client, _) in clients {
+            let (first, body) = packet(&client);
+            assert_eq!(
+                (first, body[0]),
+                (0xE0, 0x8B),
+                "DISCONNECT, server shutting down"
+            );
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
+        server.join().unwrap();
+        assert!(
+            TcpStream::connect(address).is_err(),
+            "nobody listens any more"
+        );
+    }
+
+    #[test]
+    fn a_full_server_says_so_and_has_room_again_later() {
+        let server = Server::start(&config(1, 5)).unwrap();
+        let address = server.addresses()[0];
+        let mut clients: Vec<_> = (0..5)
+            .map(|i| connect(address, &format!("client-{i}")))
+            .collect();
+        let (mut refused, reason) = connect(address, "one too many");
+        assert_eq!(reason, 0x97, "quota exceeded");
+        assert_eq!(refused.read(&mut [0]).unwrap(), 0);
+        drop(clients.pop());
+        while server.counters().totals().connections == 5 {
+            std::thread::yield_now();
+        }
+        assert_eq!(connect(address, "next").1, 0);
+    }
+
+    #[test]
+    fn a_second_server_on_an_address_is_refused_by_name() {
+        let first = Server::start(&config(2, 10)).unwrap();
+        let mut second = config(2, 10);
+        second.listen = first.addresses().to_vec();
+        let error = Server::start(&second).unwrap_err();
+        assert!(
+            matches!(error, StartError::Listen(address, _) if address == first.addresses()[0]),
+            "{error}"
+        );
+    }
+}

@@ -151,12 +151,7 @@ impl Reactor {
         };
         match next {
             Next::Stay => self.admit(conn, bytes),
-            _ if bytes.is_empty() => {}
-            _ => {
-                if let Some(slot) = self.io.connections.slots.get_mut(conn) {
-                    slot.pending_mut().input = bytes.to_vec();
-                }
-            }
+            _ => self.keep_greeting(conn, bytes.to_vec()),
         }
     }
 
@@ -164,11 +159,11 @@ impl Reactor {
     pub(super) fn serve_greeting(&mut self, conn: ConnId) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let connections = &mut self.io.connections;
+        let mut kept = connections.take_greeting(conn);
         let Some(slot) = connections.slots.get_mut(conn) else {
             self.buffer = buffer;
             return;
         };
-        let mut kept = slot.take_input();
         let reading = tcp::read(&slot.socket, &mut buffer);
         let ended = slot.flags.has(Flags::ENDED);
         if let Reading::Bytes(n) = reading {
@@ -216,13 +211,12 @@ impl Reactor {
     }
 
     fn keep_greeting(&mut self, conn: ConnId, kept: Vec<u8>) {
-        let Some(slot) = self.io.connections.slots.get_mut(conn) else {
+        if !self.io.connections.keep_greeting(conn, kept) {
+            self.io.connections.drop_lost(conn, CloseCause::Refused);
             return;
-        };
-        if !kept.is_empty() {
-            slot.pending_mut().input = kept;
         }
-        if slot.flags.has(Flags::READABLE) {
+        let slot = self.io.connections.slots.get(conn);
+        if slot.is_some_and(|slot| slot.flags.has(Flags::READABLE)) {
             self.io.connections.serve_later(conn);
         }
     }

@@ -4,7 +4,6 @@
 //! from the shard never comes back into the shard.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::mailbox::Post;
-use super::outbox::{Chain, Outbox};
+use super::outbox::Outbox;
 use super::seats::Seats;
 use super::slots::{Flags, Slots, State};
 use super::token;
@@ -25,22 +24,23 @@ use crate::limits;
 use crate::routing::Shared;
 use crate::routing::mail::Mail;
 use crate::routing::port::{CloseCause, Port};
-use crate::transport::tcp::{self, Writing};
 use crate::wheel::Wheel;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Connections {
     me: ReactorId,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     seats: Arc<Seats>,
-    registry: Registry,
+    pub(super) registry: Registry,
     /// The slots; by the turn they are read from and attached.
     pub slots: Slots,
     wheel: Wheel,
     /// The moment of this turn.
-    now: Millis,
-    outbox: Outbox,
+    pub(super) now: Millis,
+    pub(super) outbox: Outbox,
+    /// Bytes of unfinished CONNECTs, against their bound.
+    greeting_bytes: usize,
     /// Those to be served without an event: a full read buffer, a bound reached, a pause that ended.
     leftovers: VecDeque<ConnId>,
     /// Those that the shard closed, or nearly so; each goes once its output is written.
@@ -48,7 +48,7 @@ pub struct Connections {
     /// Those that turned out to be broken or deaf, to be reported to the shard.
     lost: VecDeque<(ConnId, CloseCause)>,
     /// Those whose backlog fell under half of its limit, to be reported to the shard.
-    drained: Vec<ConnId>,
+    pub(super) drained: Vec<ConnId>,
     log: bool,
 }
 
@@ -71,6 +71,7 @@ impl Connections {
             registry,
             now,
             outbox: Outbox::default(),
+            greeting_bytes: 0,
             leftovers: VecDeque::new(),
             closing: VecDeque::new(),
             lost: VecDeque::new(),
@@ -151,11 +152,40 @@ impl Connections {
         Some(slot.socket)
     }
 
+    /// Keep the first bytes of a CONNECT. False: too many keep theirs already.
+    pub fn keep_greeting(&mut self, conn: ConnId, bytes: Vec<u8>) -> bool {
+        let Some(slot) = self.slots.get_mut(conn) else {
+            return true;
+        };
+        debug_assert_eq!(slot.state, State::Greeting);
+        if self.greeting_bytes + bytes.len() > limits::GREETING_BYTES {
+            return false;
+        }
+        if !bytes.is_empty() {
+            self.greeting_bytes += bytes.len();
+            slot.pending_mut().input = bytes;
+        }
+        true
+    }
+
+    /// Take out the first bytes of a CONNECT; none of a connection that has a session.
+    pub fn take_greeting(&mut self, conn: ConnId) -> Vec<u8> {
+        match self.slots.get_mut(conn) {
+            Some(slot) if slot.state == State::Greeting => {
+                let bytes = slot.take_input();
+                self.greeting_bytes -= bytes.len();
+                bytes
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Close at once and forget.
     pub fn free(&mut self, conn: ConnId) {
         if self.slots.get(conn).is_none() {
             return;
         }
+        drop(self.take_greeting(conn));
         self.wheel.cancel(&mut self.slots, conn.slot);
         drop(self.slots.remove(conn));
         self.seats.leave(self.me);
@@ -166,6 +196,7 @@ impl Connections {
 
     /// Close once everything queued is written. The shard knows of it, or never knew of the connection.
     pub fn begin_close(&mut self, conn: ConnId, cause: CloseCause) {
+        drop(self.take_greeting(conn));
         let Some(slot) = self.slots.get_mut(conn) else {
             return;
         };
@@ -235,156 +266,6 @@ impl Connections {
             && self.drained.is_empty())
     }
 
-    /// The socket can be written to again.
-    pub fn writable(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.get_mut(conn) else {
-            return;
-        };
-        let Some(pending) = &mut slot.pending else {
-            return;
-        };
-        let mut total = 0;
-        // Until it is full again: the poller tells only of changes.
-        while !pending.output().is_empty() {
-            match tcp::write(&slot.socket, pending.output()) {
-                Writing::Taken(0) => break,
-                Writing::Taken(n) => {
-                    pending.taken(n);
-                    pending.progress = self.now.tick();
-                    total += n;
-                }
-                Writing::Broken => {
-                    self.lose(conn, CloseCause::PeerGone);
-                    return;
-                }
-            }
-        }
-        let rest = pending.output().len();
-        slot.drop_empty_pending();
-        if slot.flags.has(Flags::FULL) && rest <= self.shared.mqtt.write_backlog as usize / 2 {
-            slot.flags.put(Flags::FULL, false);
-            if slot.state == State::Attached {
-                self.drained.push(conn);
-            }
-        }
-        if rest == 0 && slot.state == State::Closing {
-            self.linger(conn);
-        }
-        self.counters().bytes_out.add(total as u64);
-    }
-
-    /// Write what the outbox has, one system call a connection.
-    pub fn flush(&mut self) {
-        if self.outbox.is_empty() {
-            return;
-        }
-        let touched = self.outbox.take_touched();
-        for &conn in &touched {
-            self.flush_one(conn);
-        }
-        self.outbox.clear(touched);
-    }
-
-    /// Write what the outbox has for one connection; what the socket doesn't take becomes its backlog.
-    fn flush_one(&mut self, conn: ConnId) {
-        let Some(slot) = self.slots.get_mut(conn) else {
-            return;
-        };
-        let chain = std::mem::take(&mut slot.chain);
-        if chain.is_empty() || slot.flags.has(Flags::BROKEN) {
-            return;
-        }
-        debug_assert_eq!(slot.unwritten(), 0, "packets behind a backlog go there");
-        let written = if let Some(bytes) = self.outbox.whole(chain) {
-            tcp::write(&slot.socket, bytes)
-        } else {
-            let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
-            let count = self.outbox.gather(chain, &mut pieces);
-            tcp::write_all_of(&slot.socket, &pieces[..count])
-        };
-        let Writing::Taken(taken) = written else {
-            self.lose(conn, CloseCause::PeerGone);
-            return;
-        };
-        if taken < chain.bytes as usize {
-            self.keep_rest(conn, chain, taken);
-        }
-        self.counters().bytes_out.add(taken as u64);
-    }
-
-    /// Keep the packets of a chain, but for the first `taken` bytes, until the socket has room.
-    fn keep_rest(&mut self, conn: ConnId, chain: Chain, mut taken: usize) {
-        let Some(slot) = self.slots.get_mut(conn) else {
-            return;
-        };
-        let pending = slot.pending_mut();
-        for piece in self.outbox.pieces(chain) {
-            let skip = taken.min(piece.len());
-            taken -= skip;
-            pending.push_output(&piece[skip..]);
-        }
-        self.wait_for_room(conn);
-    }
-
-    /// A backlog has come to be: have the poller tell when it can go on, and see that it does within `write_timeout`.
-    fn wait_for_room(&mut self, conn: ConnId) {
-        let limit = self.mqtt().write_backlog as usize;
-        let now = self.now.tick();
-        let Some(slot) = self.slots.get_mut(conn) else {
-            return;
-        };
-        slot.pending_mut().progress = now;
-        let unwritten = slot.unwritten();
-        slot.flags.put(Flags::FULL, unwritten >= limit);
-        if !slot.flags.has(Flags::WATCHED_FOR_ROOM) {
-            slot.flags.put(Flags::WATCHED_FOR_ROOM, true);
-            let fd = slot.socket.as_raw_fd();
-            let both = Interest::READABLE | Interest::WRITABLE;
-            if self
-                .registry
-                .reregister(&mut SourceFd(&fd), token::of(conn), both)
-                .is_err()
-            {
-                self.lose(conn, CloseCause::PeerGone);
-                return;
-            }
-        }
-        self.arm(conn);
-    }
-
-    /// Queue a packet behind a backlog.
-    fn push_backlog(&mut self, conn: ConnId, packet: &[u8]) {
-        let limit = self.mqtt().write_backlog as usize;
-        let Some(slot) = self.slots.get_mut(conn) else {
-            return;
-        };
-        if slot.unwritten() >= limit.saturating_mul(limits::BACKLOG_CLOSES_AT) {
-            self.lose(conn, CloseCause::SlowReader);
-            return;
-        }
-        slot.pending_mut().push_output(packet);
-        if slot.unwritten() >= limit {
-            slot.flags.put(Flags::FULL, true);
-        }
-    }
-
-    /// Write a large packet from where it is; what the socket doesn't take becomes the backlog.
-    fn write_directly(&mut self, conn: ConnId, packet: &[u8]) {
-        let Some(slot) = self.slots.get_mut(conn) else {
-            return;
-        };
-        match tcp::write(&slot.socket, packet) {
-            Writing::Broken => self.lose(conn, CloseCause::PeerGone),
-            Writing::Taken(taken) => {
-                if taken < packet.len() {
-                    slot.pending_mut().push_output(&packet[taken..]);
-                    self.wait_for_room(conn);
-                }
-                self.counters().bytes_out.add(taken as u64);
-            }
-        }
-    }
-
     /// Close what the shard let go of and what is written. True: there are more than one turn closes.
     pub fn close_finished(&mut self) -> bool {
         for _ in 0..self.closing.len().min(limits::CLOSES_PER_TURN) {
@@ -417,7 +298,7 @@ impl Connections {
     }
 
     /// Tell the peer that nothing more comes, and wait a little for it to have read that.
-    fn linger(&mut self, conn: ConnId) {
+    pub(super) fn linger(&mut self, conn: ConnId) {
         let due = self.now.tick().after_millis(limits::LINGER_MILLIS);
         let Some(slot) = self.slots.get_mut(conn) else {
             return;
@@ -482,7 +363,7 @@ impl Connections {
     }
 
     /// Set the timer of a connection to the next of its deadlines. Reading only notes the time, so the timer may fire early and is set anew.
-    fn arm(&mut self, conn: ConnId) {
+    pub(super) fn arm(&mut self, conn: ConnId) {
         let write = self.write_deadline(conn);
         let Some(slot) = self.slots.get(conn) else {
             return;
@@ -572,37 +453,7 @@ pub struct Io {
 
 impl Port for Io {
     fn send(&mut self, conn: ConnId, packet: &[u8]) {
-        let connections = &mut self.connections;
-        let Some(slot) = connections.slots.get_mut(conn) else {
-            return;
-        };
-        if !slot.takes_output() {
-            return;
-        }
-        if slot.unwritten() > 0 {
-            connections.push_backlog(conn, packet);
-            return;
-        }
-        if packet.len() >= limits::DIRECT_WRITE {
-            connections.flush_one(conn);
-            match connections
-                .slots
-                .get(conn)
-                .filter(|slot| slot.takes_output())
-            {
-                Some(slot) if slot.unwritten() == 0 => connections.write_directly(conn, packet),
-                Some(_) => connections.push_backlog(conn, packet),
-                None => {}
-            }
-            return;
-        }
-        connections.outbox.push(conn, &mut slot.chain, packet);
-        if slot.chain.bytes >= limits::OUTBOX_BYTES_PER_CONNECTION {
-            connections.flush_one(conn);
-        }
-        if connections.outbox.bytes() >= limits::OUTBOX_BYTES {
-            connections.flush();
-        }
+        self.connections.send(conn, packet);
     }
 
     fn has_room(&self, conn: ConnId) -> bool {

@@ -8,7 +8,8 @@
 //! | `turn` | the loop, and the order of work in it |
 //! | `accept`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
 //! | `serve` | from a socket to the shard |
-//! | `connections`, `outbox` | from the shard to the sockets; closing; deadlines |
+//! | `connections` | what a shard may do with them; closing; deadlines |
+//! | `outbox`, `output` | from the shard to the sockets |
 //! | `slots`, `token` | 64 bytes a connection; its name towards the poller |
 //! | `mailbox` | mail between shards |
 
@@ -17,6 +18,7 @@ pub mod connections;
 pub mod handover;
 pub mod mailbox;
 pub mod outbox;
+mod output;
 pub mod seats;
 mod serve;
 pub mod slots;

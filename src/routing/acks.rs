@@ -25,19 +25,12 @@ impl Shard {
         port: &mut impl Port,
     ) -> Result<(), Fault> {
         let reason = match outcome {
-            Outcome { refused: true, .. } if !self.sessions[idx].is_v5() => {
-                return Err(Fault::quota());
-            }
-            Outcome { refused: true, .. } => ReasonCode::QUOTA_EXCEEDED,
-            Outcome { matched: false, .. } => ReasonCode::NO_MATCHING_SUBSCRIBERS,
-            Outcome { matched: true, .. } => ReasonCode::SUCCESS,
+            Outcome::Refused if !self.sessions[idx].is_v5() => return Err(Fault::quota()),
+            Outcome::Refused => ReasonCode::QUOTA_EXCEEDED,
+            Outcome::Forbidden => ReasonCode::NOT_AUTHORIZED,
+            Outcome::Unmatched => ReasonCode::NO_MATCHING_SUBSCRIBERS,
+            Outcome::Matched => ReasonCode::SUCCESS,
         };
-        if outcome.refused
-            && qos == Qos::ExactlyOnce
-            && let Some(flow) = &mut self.sessions[idx].flow
-        {
-            flow.release(id);
-        }
         self.send_ack(idx, id, qos, reason, port);
         Ok(())
     }
@@ -93,13 +86,13 @@ impl Shard {
         while let Some((id, qos, outcome)) = self.sessions[idx]
             .flow
             .as_mut()
-            .and_then(|flow| flow.next_ack())
+            .and_then(|flow| flow.receipts.next_ack())
         {
             self.acknowledge(idx, id, qos, outcome, port)?;
         }
         let resume_at = usize::from(self.mqtt().receive_maximum) / 2;
         let session = &mut self.sessions[idx];
-        let owed = session.flow.as_ref().map_or(0, |flow| flow.owed());
+        let owed = session.flow.as_ref().map_or(0, |flow| flow.receipts.owed());
         if session.flags.has(Flags::PAUSED) && owed <= resume_at {
             session.flags.put(Flags::PAUSED, false);
             if let Some(conn) = session.conn() {
@@ -111,10 +104,13 @@ impl Shard {
     }
 
     /// A client with too much unsettled is not read from until half of it is. An MQTT 5 client stops by itself (Receive Maximum).
+    ///
+    /// Nor are its acknowledgements read then, so that no publisher may wait for it: two clients that wait for each other, or one that
+    /// waits for itself, would do so forever.
     pub(super) fn pause_if_owed(&mut self, idx: SessionIdx, port: &mut impl Port) {
         let limit = usize::from(self.mqtt().receive_maximum);
         let session = &mut self.sessions[idx];
-        let owed = session.flow.as_ref().map_or(0, |flow| flow.owed());
+        let owed = session.flow.as_ref().map_or(0, |flow| flow.receipts.owed());
         if owed >= limit
             && !session.is_v5()
             && !session.flags.has(Flags::PAUSED)
@@ -122,6 +118,7 @@ impl Shard {
         {
             session.flags.put(Flags::PAUSED, true);
             port.pause(conn, true);
+            self.rule_on_held(idx, port);
         }
     }
 
@@ -131,7 +128,7 @@ impl Shard {
         let known = session
             .flow
             .as_mut()
-            .is_some_and(|flow| flow.release(ack.packet_id));
+            .is_some_and(|flow| flow.receipts.release(ack.packet_id));
         session.tidy();
         let reason = if known {
             ReasonCode::SUCCESS

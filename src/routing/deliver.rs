@@ -2,7 +2,8 @@
 //!
 //! QoS 0 is sent now or not at all: to a client whose backlog is full it is dropped and counted. QoS 1 and 2 wait in the session's
 //! queue. While the client is connected, what is over the queue's limits is held and its publisher waits, until the client has acknowledged
-//! nothing for the length of the write timeout: then it is cut off. For an absent client [`QueueFull`] decides.
+//! nothing for the length of the write timeout: then it is cut off. For an absent client, and for one that is not read from, [`QueueFull`]
+//! decides.
 
 use std::sync::Arc;
 
@@ -101,11 +102,13 @@ impl Shard {
                     let id = flow.launch(delivery.clone(), &mut last_id);
                     session.last_id = last_id;
                     self.fly(idx, &delivery, id, now, port);
+                } else if session.flags.has(Flags::PAUSED) {
+                    self.enqueue_offline(idx, delivery, port);
                 } else if self.enqueue(idx, delivery) == Queued::Held {
                     self.watch_for_stall(idx, now);
                 }
             }
-            None => self.enqueue_offline(idx, delivery, now, port),
+            None => self.enqueue_offline(idx, delivery, port),
         }
     }
 
@@ -150,13 +153,7 @@ impl Shard {
     }
 
     /// The queue of an absent client has no publisher that could wait for it: the operator's policy decides.
-    fn enqueue_offline(
-        &mut self,
-        idx: SessionIdx,
-        delivery: Delivery,
-        now: Millis,
-        port: &mut impl Port,
-    ) {
+    fn enqueue_offline(&mut self, idx: SessionIdx, delivery: Delivery, port: &mut impl Port) {
         let limits = self.queue_limits();
         if self.mqtt().queue_full == QueueFull::Refuse
             && !self.sessions[idx]
@@ -178,14 +175,14 @@ impl Shard {
             self.counters().queued.sub(1);
             self.counters().dropped_queue.add(1);
             if was_held {
-                self.settle(&oldest.message, now, port);
+                self.settle(&oldest.message, port);
             }
         }
         self.enqueue(idx, delivery);
     }
 
-    /// The client is gone, and publishers wait for its queue: the policy for absent clients now holds for these messages too.
-    pub(super) fn rule_on_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+    /// The client is gone or paused, and publishers wait for its queue: the policy for absent clients now holds for these messages too.
+    pub(super) fn rule_on_held(&mut self, idx: SessionIdx, port: &mut impl Port) {
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;
         };
@@ -193,8 +190,8 @@ impl Shard {
         self.counters().queued.sub(held.len() as u64);
         for delivery in held {
             let message = Arc::clone(&delivery.message);
-            self.enqueue_offline(idx, delivery, now, port);
-            self.settle(&message, now, port);
+            self.enqueue_offline(idx, delivery, port);
+            self.settle(&message, port);
         }
     }
 
@@ -232,7 +229,7 @@ impl Shard {
                 None => self.counters().dropped_expired.add(1),
             }
             for message in taken {
-                self.settle(&message, now, port);
+                self.settle(&message, port);
             }
         }
         self.resume_queries(idx);

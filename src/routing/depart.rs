@@ -113,12 +113,11 @@ impl Shard {
             None => {}
         }
         self.group_members_offline(idx, port);
-        self.rule_on_held(idx, now, port);
-        let session = &mut self.sessions[idx];
-        if let Some(flow) = &mut session.flow {
-            flow.disconnected();
+        if let Some(flow) = &mut self.sessions[idx].flow {
+            flow.receipts.disconnected();
         }
-        session.tidy();
+        self.rule_on_held(idx, port);
+        self.sessions[idx].tidy();
         self.schedule(idx);
     }
 
@@ -184,7 +183,7 @@ impl Shard {
                     self.regroup(&delivery.message, key, now, port);
                 }
                 if was_held {
-                    self.settle(&delivery.message, now, port);
+                    self.settle(&delivery.message, port);
                 }
             }
         }
@@ -199,6 +198,6 @@ impl Shard {
         message.expires = will.expiry.map(|secs| now.plus_secs(u64::from(secs)));
         let message = Arc::new(message);
         self.route(&message, now, port);
-        self.settle(&message, now, port);
+        self.settle(&message, port);
     }
 }

@@ -10,7 +10,7 @@ use super::Shard;
 use super::deliver::Grant;
 use super::port::Port;
 use crate::clock::Millis;
-use crate::limits::{FANOUT_BACKLOG, FANOUT_SLICE};
+use crate::limits::FANOUT_BACKLOG;
 use crate::session::message::Message;
 use crate::topic::{Entry, TopicHash};
 use crate::wire::Qos;
@@ -74,7 +74,7 @@ impl Shard {
             .map(|filter| self.index.subscribers(*filter).len())
             .sum();
         let waits = !self.fanouts.is_empty() && self.fanouts.lane(message.hash).is_some();
-        if total > 0 && (waits || total > FANOUT_SLICE) {
+        if total > 0 && (waits || total > self.slices.fanout) {
             if message.qos == Qos::AtMostOnce && self.fanouts.backlog + total > FANOUT_BACKLOG {
                 self.counters().dropped_fanout.add(total as u64);
             } else {
@@ -93,7 +93,7 @@ impl Shard {
             self.index.snapshot(&matched, &mut entries);
             self.serve(&message, &entries, self.serial, &matched, now, port);
             self.scratch.entries = entries;
-            self.settle(&message, now, port);
+            self.settle(&message, port);
         }
         self.scratch.matched = matched;
     }
@@ -108,7 +108,7 @@ impl Shard {
             let mut matched = std::mem::take(&mut self.scratch.matched);
             self.index
                 .matching(job.message.hash, job.message.topic(), &mut matched);
-            let end = job.entries.len().min(job.at + FANOUT_SLICE);
+            let end = job.entries.len().min(job.at + self.slices.fanout);
             self.serve(
                 &job.message,
                 &job.entries[job.at..end],
@@ -123,7 +123,7 @@ impl Shard {
             if job.at < job.entries.len() {
                 lane.jobs.push_front(job);
             } else {
-                self.settle(&job.message, now, port);
+                self.settle(&job.message, port);
             }
         }
         if !lane.jobs.is_empty() {

@@ -50,6 +50,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// Groups with a member in this shard.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     fn find(&self, key: &GroupKey) -> Option<u32> {
         self.by_key.get(key).copied()
     }
@@ -329,7 +334,7 @@ impl Shard {
         } else {
             self.serve_member(message, key, now, port);
         }
-        self.settle(message, now, port);
+        self.settle(message, port);
     }
 
     fn serve_member(
@@ -401,7 +406,7 @@ impl Shard {
         if let Some(picked) = self.pick_again(message, key) {
             let message = Arc::new(message.without_publisher());
             self.post_to_group(&message, key, picked, 0, now, port);
-            self.settle(&message, now, port);
+            self.settle(&message, port);
         }
     }
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::ids::{ReactorId, SessionId};
-use crate::session::message::{Message, Outcome};
+use crate::session::message::{Message, Outcome, Receipt};
 use crate::topic::GroupKey;
-use crate::wire::PacketId;
 
 /// One letter from one shard to another.
 #[derive(Debug)]
@@ -28,8 +27,8 @@ pub enum Mail {
     Settled {
         /// The publisher's session.
         session: SessionId,
-        /// The identifier of its PUBLISH.
-        packet_id: PacketId,
+        /// Its PUBLISH.
+        receipt: Receipt,
         /// What became of it.
         outcome: Outcome,
     },

@@ -15,9 +15,10 @@
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
-//! | `system` | `$SYS` |
+//! | `system`, `census` | `$SYS`; what a shard holds |
 
 mod acks;
+mod census;
 mod connect;
 mod deliver;
 mod depart;
@@ -52,6 +53,7 @@ use crate::wire::{self, Disconnect, Frame, Packet, PacketType, Publish, ReasonCo
 use mail::Mail;
 use port::{CloseCause, Port};
 
+pub use census::Census;
 pub use greet::{Greeting, greet, home};
 
 /// What all shards of a server see: nothing but atomics and what never changes.
@@ -188,12 +190,37 @@ pub struct Shard {
     watches: HashMap<SessionIdx, retained::Watch>,
     asking: VecDeque<SessionId>,
     ticket: u32,
+    /// The last [`Receipt`](crate::session::message::Receipt) given.
+    receipts: u32,
     subacks: Slab<subscribe::PendingSuback>,
+    /// Wildcard filters that not every shard knows of yet, with how many SUBACKs wait for that.
+    spreading: HashMap<Arc<str>, u32>,
+    /// Clients that can only be told by closing their connection that a message was refused.
+    doomed: Vec<(SessionId, ConnId, Fault)>,
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
     sys: system::System,
     random: u64,
+    slices: Slices,
     scratch: Scratch,
+}
+
+/// How much of what takes many turns is done in one.
+#[derive(Clone, Copy, Debug)]
+pub struct Slices {
+    /// Deliveries of a fan-out.
+    pub fanout: usize,
+    /// Retained messages in a part of an answer.
+    pub retained: usize,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Self {
+            fanout: limits::FANOUT_SLICE,
+            retained: limits::RETAINED_PART,
+        }
+    }
 }
 
 /// Buffers that would otherwise be allocated for each packet. Each is taken, used and put back by one function.
@@ -232,14 +259,25 @@ impl Shard {
             watches: HashMap::new(),
             asking: VecDeque::new(),
             ticket: 0,
+            receipts: 0,
             subacks: Slab::new(),
+            spreading: HashMap::new(),
+            doomed: Vec::new(),
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
             sys: system::System::new(now),
             random: seed,
+            slices: Slices::default(),
             scratch: Scratch::default(),
             shared,
         }
+    }
+
+    /// The same with other slices: small ones let a simulation see what happens between two of them.
+    #[must_use]
+    pub fn with_slices(mut self, slices: Slices) -> Self {
+        self.slices = slices;
+        self
     }
 
     fn counters(&self) -> &Counters {
@@ -304,6 +342,13 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) -> Verdict {
+        if !self.doomed.is_empty() {
+            let session = self.id_of(idx);
+            self.expel_doomed(now, port);
+            if self.live(session).is_none() || self.sessions[idx].conn().is_none() {
+                return Verdict::Closed;
+            }
+        }
         self.counters().packets_in.add(1);
         let version = self.sessions[idx].version;
         let done = if frame.packet_type() == Some(PacketType::Publish) {
@@ -375,6 +420,25 @@ impl Shard {
         }
     }
 
+    /// Expels a client soon: whoever calls may be in the middle of something with this very session, and one expulsion may lead to the
+    /// next. It gets no acknowledgement until then.
+    fn doom(&mut self, idx: SessionIdx, fault: Fault) {
+        if let Some(conn) = self.sessions[idx].conn() {
+            self.sessions[idx].flow_mut().receipts.disconnected();
+            self.doomed.push((self.id_of(idx), conn, fault));
+        }
+    }
+
+    fn expel_doomed(&mut self, now: Millis, port: &mut impl Port) {
+        for (session, conn, fault) in std::mem::take(&mut self.doomed) {
+            if let Some(idx) = self.live(session)
+                && self.sessions[idx].conn() == Some(conn)
+            {
+                self.expel(idx, fault, now, port);
+            }
+        }
+    }
+
     /// Queues a packet that is not a PUBLISH.
     fn send(&self, idx: SessionIdx, packet: &[u8], port: &mut impl Port) {
         if let Some(conn) = self.sessions[idx].conn() {
@@ -413,9 +477,9 @@ impl Shard {
             }
             Mail::Settled {
                 session,
-                packet_id,
+                receipt,
                 outcome,
-            } => self.settled(session, packet_id, outcome, now, port),
+            } => self.settled(session, receipt, outcome, port),
             Mail::Interest {
                 path,
                 from,
@@ -440,14 +504,16 @@ impl Shard {
                 self.now_known(known, now, port);
             }
             Mail::Known { suback } => self.suback_ready(suback, now, port),
-            Mail::Retain(message) => self.retain(&message, now, port),
+            Mail::Retain(message) => self.retain(&message, port),
             Mail::RetainedQuery {
                 path,
                 after,
                 from,
                 query,
             } => {
-                let (messages, resume) = self.retained.part(&path, after.as_deref(), now);
+                let (messages, resume) =
+                    self.retained
+                        .part(&path, after.as_deref(), self.slices.retained, now);
                 port.post(
                     from,
                     Mail::RetainedPart {
@@ -492,13 +558,15 @@ impl Shard {
 
     /// One slice of the work that is too long for one turn. True: there is more.
     pub fn work(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        self.expel_doomed(now, port);
         let asking = self.ask_next(now, port);
-        self.fan_out_slice(now, port) || asking
+        let fanning_out = self.fan_out_slice(now, port);
+        fanning_out || asking || !self.doomed.is_empty()
     }
 
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
-        !self.fanouts.is_empty() || !self.asking.is_empty()
+        !self.fanouts.is_empty() || !self.asking.is_empty() || !self.doomed.is_empty()
     }
 
     /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.

@@ -8,7 +8,7 @@ use super::port::Port;
 use super::{Fault, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
-use crate::session::message::{Message, Outcome, Publisher};
+use crate::session::message::{Message, Outcome, Publisher, Receipt};
 use crate::topic::filter::has_wildcard;
 use crate::topic::{ReactorSet, validate_name};
 use crate::wire::{Forward, PacketId, Publish, Qos, ReasonCode};
@@ -57,28 +57,28 @@ impl Shard {
             .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
         let Some(id) = publish.packet_id else {
             if !is_reserved(&topic) {
-                let message = Arc::new(self.message(idx, publish, &topic, now));
+                let message = Arc::new(self.message(idx, publish, &topic, None, now));
                 self.route(&message, now, port);
             }
             return Ok(());
         };
         if publish.qos == Qos::ExactlyOnce
-            && let Some(flow) = &self.sessions[idx].flow
-            && flow.is_unreleased(id)
+            && let Some(flow) = &mut self.sessions[idx].flow
+            && flow.receipts.take_again(id)
         {
             // Section 4.3.3: it was taken the first time. Only the PUBREC may have been lost.
-            if !flow.owes(id) {
-                self.send_ack(idx, id, publish.qos, ReasonCode::SUCCESS, port);
-            }
-            return Ok(());
+            return self.release_acks(idx, port);
         }
         self.check_receive_maximum(idx)?;
         if is_reserved(&topic) {
-            self.send_ack(idx, id, publish.qos, ReasonCode::NOT_AUTHORIZED, port);
-            return Ok(());
+            let receipt = self.receipt();
+            let receipts = &mut self.sessions[idx].flow_mut().receipts;
+            receipts.refuse(id, publish.qos, receipt, Outcome::Forbidden);
+            return self.release_acks(idx, port);
         }
-        let message = Arc::new(self.message(idx, publish, &topic, now));
-        self.take(idx, id, &message, now, port)
+        let receipt = self.receipt();
+        let message = Arc::new(self.message(idx, publish, &topic, Some(receipt), now));
+        self.take(idx, id, receipt, &message, now, port)
     }
 
     /// Routes a QoS 1 or 2 message, and acknowledges it now or when it is settled.
@@ -86,6 +86,7 @@ impl Shard {
         &mut self,
         idx: SessionIdx,
         id: PacketId,
+        receipt: Receipt,
         message: &Arc<Message>,
         now: Millis,
         port: &mut impl Port,
@@ -93,21 +94,26 @@ impl Shard {
         let owes_nothing = self.sessions[idx]
             .flow
             .as_ref()
-            .is_none_or(|flow| flow.owed() == 0);
+            .is_none_or(|flow| flow.receipts.owed() == 0);
         if message.qos == Qos::AtLeastOnce && owes_nothing {
             // The common case: settled at once, nothing to remember.
             self.route(message, now, port);
-            match message.settle() {
-                Some(outcome) => return self.acknowledge(idx, id, message.qos, outcome, port),
-                None => self.sessions[idx].flow_mut().receive(id, message.qos),
-            };
+            if let Some(outcome) = message.settle() {
+                return self.acknowledge(idx, id, message.qos, outcome, port);
+            }
+            let receipts = &mut self.sessions[idx].flow_mut().receipts;
+            receipts.take(id, message.qos, receipt);
         } else {
-            if !self.sessions[idx].flow_mut().receive(id, message.qos) {
+            let receipts = &mut self.sessions[idx].flow_mut().receipts;
+            if !receipts.take(id, message.qos, receipt) {
                 return Err(Fault::quota());
             }
             self.route(message, now, port);
             if let Some(outcome) = message.settle() {
-                self.sessions[idx].flow_mut().settled(id, outcome);
+                self.sessions[idx]
+                    .flow_mut()
+                    .receipts
+                    .settled(receipt, outcome);
                 self.release_acks(idx, port)?;
             }
         }
@@ -115,11 +121,23 @@ impl Shard {
         Ok(())
     }
 
-    fn message(&self, idx: SessionIdx, publish: &Publish<'_>, topic: &str, now: Millis) -> Message {
+    fn receipt(&mut self) -> Receipt {
+        self.receipts = self.receipts.wrapping_add(1);
+        Receipt(self.receipts)
+    }
+
+    fn message(
+        &self,
+        idx: SessionIdx,
+        publish: &Publish<'_>,
+        topic: &str,
+        receipt: Option<Receipt>,
+        now: Millis,
+    ) -> Message {
         let publisher = Publisher {
             reactor: self.me,
             session: self.id_of(idx),
-            packet_id: publish.packet_id,
+            receipt,
         };
         Message::from_publish(
             publish,
@@ -162,7 +180,7 @@ impl Shard {
         let unacked = session
             .flow
             .as_ref()
-            .map_or(0, |flow| flow.received_unacked());
+            .map_or(0, |flow| flow.receipts.unacked());
         if session.is_v5() && unacked >= usize::from(self.mqtt().receive_maximum) {
             return Err(Fault::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED));
         }
@@ -209,7 +227,7 @@ impl Shard {
             let home = self.retained_home(message);
             if home == self.me {
                 message.expect();
-                self.retain(message, now, port);
+                self.retain(message, port);
             } else {
                 message.expect();
                 port.post(home, Mail::Retain(Arc::clone(message)));
@@ -245,11 +263,11 @@ impl Shard {
                 port,
             );
         }
-        self.settle(message, now, port);
+        self.settle(message, port);
     }
 
     /// One of those who were expected has taken the message. If it was the last, the publisher is told.
-    pub(super) fn settle(&mut self, message: &Message, now: Millis, port: &mut impl Port) {
+    pub(super) fn settle(&mut self, message: &Message, port: &mut impl Port) {
         if message.qos == Qos::AtMostOnce {
             return;
         }
@@ -259,17 +277,17 @@ impl Shard {
         let Some(publisher) = message.publisher else {
             return;
         };
-        let Some(packet_id) = publisher.packet_id else {
+        let Some(receipt) = publisher.receipt else {
             return;
         };
         if publisher.reactor == self.me {
-            self.settled(publisher.session, packet_id, outcome, now, port);
+            self.settled(publisher.session, receipt, outcome, port);
         } else {
             port.post(
                 publisher.reactor,
                 Mail::Settled {
                     session: publisher.session,
-                    packet_id,
+                    receipt,
                     outcome,
                 },
             );
@@ -280,9 +298,8 @@ impl Shard {
     pub(super) fn settled(
         &mut self,
         session: crate::ids::SessionId,
-        packet_id: PacketId,
+        receipt: Receipt,
         outcome: Outcome,
-        now: Millis,
         port: &mut impl Port,
     ) {
         let Some(idx) = self.live(session) else {
@@ -291,9 +308,9 @@ impl Shard {
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;
         };
-        flow.settled(packet_id, outcome);
+        flow.receipts.settled(receipt, outcome);
         if let Err(fault) = self.release_acks(idx, port) {
-            self.expel(idx, fault, now, port);
+            self.doom(idx, fault);
         }
     }
 }

@@ -20,7 +20,7 @@ use super::port::Port;
 use super::subscribe::Wanted;
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionId, SessionIdx};
-use crate::limits::{RETAINED_LOOK, RETAINED_PART, RETAINED_SWEEP};
+use crate::limits::{RETAINED_LOOK, RETAINED_SWEEP};
 use crate::session::Flags;
 use crate::session::message::Message;
 use crate::topic::filter::has_wildcard;
@@ -75,8 +75,9 @@ impl Store {
             .map(|held| &held.0)
     }
 
-    /// The messages that match a filter, in the order of their topics, from `after` on: as many as one part takes.
-    pub(super) fn part(&self, path: &str, after: Option<&str>, now: Millis) -> Part {
+    /// The messages that match a filter, in the order of their topics, from `after` on: `most` of them, or what was found
+    /// among as many as one turn may look at.
+    pub(super) fn part(&self, path: &str, after: Option<&str>, most: usize, now: Millis) -> Part {
         if !has_wildcard(path) {
             let found = self
                 .messages
@@ -106,7 +107,7 @@ impl Store {
             if matches(path, message.topic()) && !message.is_expired(now) {
                 found.push(Arc::clone(message));
             }
-            if looked + 1 >= RETAINED_LOOK || found.len() >= RETAINED_PART {
+            if looked + 1 >= RETAINED_LOOK || found.len() >= most {
                 return (found, Some(message.topic().into()));
             }
         }
@@ -130,6 +131,8 @@ pub(super) struct Watch {
     queries: VecDeque<Query>,
     /// Topics of live messages since the first query began.
     seen: HashSet<TopicHash>,
+    /// SUBACKs that wait; queries come with them.
+    subacks: u32,
     /// The answer that is awaited.
     ticket: Option<u32>,
 }
@@ -141,7 +144,7 @@ impl Shard {
     }
 
     /// Keeps, replaces or (empty payload) removes a retained message, and settles.
-    pub(super) fn retain(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
+    pub(super) fn retain(&mut self, message: &Arc<Message>, port: &mut impl Port) {
         let held = ByTopic(Arc::clone(message));
         if message.payload().is_empty() {
             let removed = self.retained.messages.take(message.topic());
@@ -153,7 +156,7 @@ impl Shard {
             self.counters().dropped_retained.add(1);
             message.mark_refused();
         }
-        self.settle(message, now, port);
+        self.settle(message, port);
     }
 
     fn may_retain(&self, message: &Message) -> bool {
@@ -230,6 +233,19 @@ impl Shard {
         }
     }
 
+    /// Retained messages will be wanted once the SUBACK has left: live ones count from now on.
+    pub(super) fn await_suback(&mut self, idx: SessionIdx) {
+        self.watches.entry(idx).or_default().subacks += 1;
+        self.sessions[idx].flags.put(Flags::WATCHING_RETAINED, true);
+    }
+
+    /// The SUBACK that was awaited leaves.
+    pub(super) fn suback_left(&mut self, idx: SessionIdx) {
+        if let Some(watch) = self.watches.get_mut(&idx) {
+            watch.subacks -= 1;
+        }
+    }
+
     /// Asks for the next part, if the client has room for it and none is awaited.
     fn ask(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         loop {
@@ -242,6 +258,9 @@ impl Shard {
                 return;
             };
             let Some(query) = watch.queries.front() else {
+                if watch.subacks > 0 {
+                    return;
+                }
                 self.watches.remove(&idx);
                 self.sessions[idx]
                     .flags
@@ -266,9 +285,12 @@ impl Shard {
                 port.post(query.ask, mail);
                 return;
             }
-            let (messages, resume) =
-                self.retained
-                    .part(&query.wanted.path, query.after.as_deref(), now);
+            let (messages, resume) = self.retained.part(
+                &query.wanted.path,
+                query.after.as_deref(),
+                self.slices.retained,
+                now,
+            );
             let goes_on = resume.is_some();
             self.send_part(idx, &messages, resume, now, port);
             if goes_on {
@@ -336,9 +358,11 @@ impl Shard {
             return;
         };
         let (options, id) = (query.wanted.options, query.wanted.id);
+        // It may have unsubscribed since.
+        let still_wanted = self.index.has(idx, &query.wanted.path);
         let fresh: Vec<_> = messages
             .iter()
-            .filter(|message| !watch.seen.contains(&message.hash))
+            .filter(|message| still_wanted && !watch.seen.contains(&message.hash))
             .cloned()
             .collect();
         if resume.is_some() {

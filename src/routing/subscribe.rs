@@ -24,6 +24,8 @@ pub(super) struct PendingSuback {
     packet: Vec<u8>,
     /// Filters whose retained messages are to follow.
     retained: Vec<Wanted>,
+    /// Wildcard filters that were told to every shard for it.
+    spreading: Vec<Arc<str>>,
 }
 
 /// Retained messages are to be sent for a new subscription.
@@ -41,6 +43,7 @@ struct Request<'a> {
     id: Option<u32>,
     known: Option<Arc<Known>>,
     retained: Vec<Wanted>,
+    spreading: Vec<Arc<str>>,
     v5: bool,
     packet: &'a Subscribe<'a>,
 }
@@ -59,17 +62,28 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) -> Result<(), Fault> {
+        let Some(conn) = self.sessions[idx].conn() else {
+            return Ok(());
+        };
         let mut request = Request {
             idx,
             id: packet.subscription_id,
             known: None,
             retained: Vec::new(),
+            spreading: Vec::new(),
             v5: self.sessions[idx].is_v5(),
             packet,
         };
+        let local_share = |(text, options): (&str, SubscribeOptions)| {
+            options.no_local && text.starts_with("$share/")
+        };
+        if request.v5 && packet.filters.iter().any(local_share) {
+            // Section 3.8.3.1: a protocol error.
+            return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
+        }
         let mut codes = Vec::with_capacity(packet.filters.len());
         for (text, options) in request.packet.filters.iter() {
-            let code = match self.subscribe_to(&mut request, text, options, port)? {
+            let code = match self.subscribe_to(&mut request, text, options, port) {
                 Ok(qos) => qos as u8,
                 Err(reason) if request.v5 => reason.0,
                 Err(_) => ReasonCode::UNSPECIFIED_ERROR.0,
@@ -79,20 +93,21 @@ impl Shard {
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
         Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
-        let Some(conn) = self.sessions[idx].conn() else {
-            return Ok(());
-        };
         match request.known {
             None => {
                 self.send(idx, &out, port);
                 self.want_retained(idx, request.retained, now, port);
             }
             Some(known) => {
+                if !request.retained.is_empty() {
+                    self.await_suback(idx);
+                }
                 let key = self.subacks.insert(PendingSuback {
                     session: self.id_of(idx),
                     conn,
                     packet: out.clone(),
                     retained: request.retained,
+                    spreading: request.spreading,
                 });
                 debug_assert_eq!(key as u32, known.suback, "the key was kept for this SUBACK");
                 self.now_known(Some(known), now, port);
@@ -102,25 +117,25 @@ impl Shard {
         Ok(())
     }
 
-    /// The inner result is what the SUBACK says of this filter.
+    /// What the SUBACK says of this filter.
     fn subscribe_to(
         &mut self,
         request: &mut Request<'_>,
         text: &str,
         options: SubscribeOptions,
         port: &mut impl Port,
-    ) -> Result<Result<Qos, ReasonCode>, Fault> {
+    ) -> Result<Qos, ReasonCode> {
         let idx = request.idx;
         let Ok(filter) = Filter::parse(text, self.mqtt().max_topic_levels) else {
-            return Ok(Err(ReasonCode::TOPIC_FILTER_INVALID));
+            return Err(ReasonCode::TOPIC_FILTER_INVALID);
         };
         if filter.path.starts_with("$inbox/") || filter.path == "$inbox" {
             // An inbox reaches its client without a subscription, and nobody else.
-            return Ok(Err(ReasonCode::NOT_AUTHORIZED));
+            return Err(ReasonCode::NOT_AUTHORIZED);
         }
         let is_replicated = filter.wildcard || filter.share.is_some();
         if is_replicated && self.routes.len() >= MAX_ROUTES && !self.routes.has(filter.path) {
-            return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
+            return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let granted = SubOptions {
             qos: options.qos as u8,
@@ -128,10 +143,6 @@ impl Shard {
             retain_as_published: options.retain_as_published,
         };
         if let Some(group) = filter.share {
-            if options.no_local && request.v5 {
-                // Section 3.8.3.1: a protocol error.
-                return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
-            }
             let key = GroupKey {
                 group: group.into(),
                 path: filter.path.into(),
@@ -139,32 +150,28 @@ impl Shard {
             if !self.is_member(idx, &key)
                 && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
             {
-                return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
+                return Err(ReasonCode::QUOTA_EXCEEDED);
             }
             if self.join_group(idx, &key, granted, request.id) {
                 self.counters().subscriptions.add(1);
             }
             let known = self.known(request);
             self.announce_members(&key, Some(&known), port);
-            return Ok(Ok(options.qos));
+            return Ok(options.qos);
         }
         if !self.index.has(idx, filter.path)
             && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
         {
-            return Ok(Err(ReasonCode::QUOTA_EXCEEDED));
+            return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let done = self.index.subscribe(idx, filter.path, granted, request.id);
         if done.is_new {
             self.counters().subscriptions.add(1);
         }
-        if done.first_on_filter {
-            if filter.wildcard {
-                self.routes.add(filter.path, self.me);
-                let known = self.known(request);
-                self.tell_interest(filter.path, true, Some(&known), port);
-            } else {
-                self.own.add(done.hash);
-            }
+        if filter.wildcard {
+            self.spread(request, filter.path, done.first_on_filter, port);
+        } else if done.first_on_filter {
+            self.own.add(done.hash);
         }
         let wants_retained = match options.retain_handling {
             RetainHandling::Send => true,
@@ -181,7 +188,28 @@ impl Shard {
                 id: request.id,
             });
         }
-        Ok(Ok(options.qos))
+        Ok(options.qos)
+    }
+
+    /// Tells every shard of the first subscriber to a wildcard filter; and once more for each that comes before all of them know, so that
+    /// its SUBACK waits as well.
+    fn spread(
+        &mut self,
+        request: &mut Request<'_>,
+        path: &str,
+        is_first: bool,
+        port: &mut impl Port,
+    ) {
+        if is_first {
+            self.routes.add(path, self.me);
+        } else if !self.spreading.contains_key(path) {
+            return;
+        }
+        let known = self.known(request);
+        self.tell_interest(path, true, Some(&known), port);
+        let path: Arc<str> = path.into();
+        *self.spreading.entry(Arc::clone(&path)).or_insert(0) += 1;
+        request.spreading.push(path);
     }
 
     /// The counter of shards that have yet to know of this SUBSCRIBE's filters, made on the first filter that needs it.
@@ -242,10 +270,21 @@ impl Shard {
     /// Every shard knows: the SUBACK leaves, unless the client has.
     pub(super) fn suback_ready(&mut self, key: u32, now: Millis, port: &mut impl Port) {
         let pending = self.subacks.remove(key as usize);
+        for path in pending.spreading {
+            if let Some(waiting) = self.spreading.get_mut(&path) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    self.spreading.remove(&path);
+                }
+            }
+        }
         if let Some(idx) = self.live(pending.session)
             && self.sessions[idx].conn() == Some(pending.conn)
         {
             self.send(idx, &pending.packet, port);
+            if !pending.retained.is_empty() {
+                self.suback_left(idx);
+            }
             self.want_retained(idx, pending.retained, now, port);
         }
     }

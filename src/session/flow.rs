@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::limits::MAX_UNRELEASED;
-use crate::session::message::{Message, Outcome};
+use crate::session::message::Message;
+use crate::session::receipts::Receipts;
 use crate::topic::GroupKey;
 use crate::wire::{PacketId, Qos, ReasonCode};
 
@@ -86,14 +86,6 @@ pub struct QueueLimits {
     pub bytes: usize,
 }
 
-/// An acknowledgement that we owe the client. They leave in the order in which its messages came.
-#[derive(Clone, Copy, Debug)]
-struct Owed {
-    id: PacketId,
-    qos: Qos,
-    outcome: Option<Outcome>,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Flow {
@@ -108,21 +100,15 @@ pub struct Flow {
     /// Acknowledgements that the client has sent, and how many they were when [`Flow::has_stalled`] looked last.
     acked: u32,
     acked_before: u32,
-    owed: VecDeque<Owed>,
-    /// Identifiers of QoS 2 messages from the client that it has not released (method A of section 4.3.3).
-    unreleased: Vec<PacketId>,
+    /// What the client has published.
+    pub receipts: Receipts,
 }
 
 impl Flow {
     /// Nothing is in flight, waiting or owed: the box can go.
     pub fn is_idle(&self) -> bool {
-        self.inflight.is_empty()
-            && self.queue.is_empty()
-            && self.owed.is_empty()
-            && self.unreleased.is_empty()
+        self.inflight.is_empty() && self.queue.is_empty() && self.receipts.is_empty()
     }
-
-    // ---- towards the client ----
 
     /// Messages in flight on this connection.
     pub fn in_flight(&self) -> usize {
@@ -321,93 +307,19 @@ impl Flow {
             .inflight
             .into_iter()
             .filter_map(|flying| flying.delivery)
-            .map(|delivery| (delivery, false));
+            .map(|mut delivery| {
+                // One that was sent at QoS 2 is for nobody else (MQTT-4.8.2-5).
+                if delivery.qos == Qos::ExactlyOnce {
+                    delivery.group = None;
+                }
+                (delivery, false)
+            });
         let queued = self
             .queue
             .into_iter()
             .enumerate()
             .map(move |(at, delivery)| (delivery, at >= kept));
         flying.chain(queued)
-    }
-
-    // ---- from the client ----
-
-    /// QoS 1 and 2 messages from the client that are not acknowledged in full (Receive Maximum, section 4.9).
-    pub fn received_unacked(&self) -> usize {
-        let owed_once = self
-            .owed
-            .iter()
-            .filter(|owed| owed.qos == Qos::AtLeastOnce)
-            .count();
-        owed_once + self.unreleased.len()
-    }
-
-    /// True if a QoS 2 message with this identifier was received and not released: the PUBLISH is a duplicate.
-    pub fn is_unreleased(&self, id: PacketId) -> bool {
-        self.unreleased.contains(&id)
-    }
-
-    /// A QoS 1 or 2 message was taken and waits to be settled. False if the client holds too many QoS 2 messages unreleased.
-    pub fn receive(&mut self, id: PacketId, qos: Qos) -> bool {
-        if qos == Qos::ExactlyOnce {
-            if self.unreleased.len() >= MAX_UNRELEASED {
-                return false;
-            }
-            self.unreleased.push(id);
-        }
-        self.owed.push_back(Owed {
-            id,
-            qos,
-            outcome: None,
-        });
-        true
-    }
-
-    /// A message of the client is settled.
-    pub fn settled(&mut self, id: PacketId, outcome: Outcome) {
-        if let Some(owed) = self
-            .owed
-            .iter_mut()
-            .find(|owed| owed.id == id && owed.outcome.is_none())
-        {
-            owed.outcome = Some(outcome);
-        }
-    }
-
-    /// The next acknowledgement that may leave: they leave in the order of the PUBLISH packets (section 4.6).
-    pub fn next_ack(&mut self) -> Option<(PacketId, Qos, Outcome)> {
-        let front = self.owed.front()?;
-        let outcome = front.outcome?;
-        let (id, qos) = (front.id, front.qos);
-        self.owed.pop_front();
-        Some((id, qos, outcome))
-    }
-
-    /// Acknowledgements that wait for the message to be settled.
-    pub fn owed(&self) -> usize {
-        self.owed.len()
-    }
-
-    /// True while the PUBREC for this identifier has not left.
-    pub fn owes(&self, id: PacketId) -> bool {
-        self.owed.iter().any(|owed| owed.id == id)
-    }
-
-    /// A PUBREL came, or a PUBREC with an error left. False if the identifier is unknown.
-    pub fn release(&mut self, id: PacketId) -> bool {
-        match self.unreleased.iter().position(|held| *held == id) {
-            Some(at) => {
-                self.unreleased.remove(at);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The connection ended: acknowledgements that were owed to it are not sent; the client sends its messages again. What it sent at
-    /// QoS 2 and was stored stays known, so that the second time is a duplicate.
-    pub fn disconnected(&mut self) {
-        self.owed.clear();
     }
 
     /// Panics if the parts contradict each other.
@@ -441,6 +353,198 @@ impl Flow {
                 "a released message is the client's"
             );
         }
-        assert!(self.unreleased.len() <= MAX_UNRELEASED);
+        self.receipts.check_invariants();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::TopicHash;
+    use crate::wire::Forward;
+
+    const LIMITS: QueueLimits = QueueLimits {
+        messages: 2,
+        bytes: 1 << 20,
+    };
+
+    fn delivery(qos: Qos, payload: &[u8]) -> Delivery {
+        let message = Message::new("t", TopicHash(0), &Forward::default(), payload);
+        Delivery {
+            message: Arc::new(message),
+            qos,
+            retain: false,
+            ids: Box::default(),
+            group: None,
+        }
+    }
+
+    fn once(name: u8) -> Delivery {
+        delivery(Qos::AtLeastOnce, &[name])
+    }
+
+    fn name(delivery: &Delivery) -> u8 {
+        delivery.message.payload()[0]
+    }
+
+    fn id(id: u16) -> PacketId {
+        PacketId::new(id).unwrap()
+    }
+
+    #[test]
+    fn the_window_closes_and_each_acknowledgement_opens_a_place() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        assert!(flow.is_open(2));
+        assert_eq!(flow.launch(once(b'a'), &mut next), id(1));
+        let second = delivery(Qos::ExactlyOnce, b"b");
+        assert_eq!(flow.launch(second, &mut next), id(2));
+        assert!(!flow.is_open(2) && !flow.may_launch(2));
+        assert_eq!(flow.puback(id(2)), Acked::WrongKind);
+        assert_eq!(flow.pubcomp(id(2)), Acked::WrongKind, "not released yet");
+        assert_eq!(flow.pubrec(id(2), ReasonCode::SUCCESS), Acked::Release);
+        assert!(!flow.is_open(2), "a released message has its place still");
+        assert_eq!(flow.pubcomp(id(2)), Acked::Done);
+        assert_eq!(flow.puback(id(1)), Acked::Done);
+        assert_eq!(flow.puback(id(1)), Acked::Unknown);
+        assert!(flow.is_idle());
+    }
+
+    #[test]
+    fn a_pubrec_with_an_error_ends_the_exchange() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(delivery(Qos::ExactlyOnce, b"a"), &mut next);
+        let refused = ReasonCode::QUOTA_EXCEEDED;
+        assert_eq!(flow.pubrec(id(1), refused), Acked::Done);
+        assert!(flow.is_idle());
+    }
+
+    #[test]
+    fn identifiers_come_around_past_those_in_flight() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(once(b'a'), &mut next);
+        next = u16::MAX;
+        assert_eq!(
+            flow.launch(once(b'b'), &mut next),
+            id(2),
+            "0 is none, 1 is taken"
+        );
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn redelivery_keeps_order_and_window() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        for name in *b"abc" {
+            flow.launch(once(name), &mut next);
+        }
+        flow.enqueue(once(b'd'), LIMITS);
+        flow.reconnected();
+        let again = |flow: &mut Flow| {
+            let flying = flow.resend(2)?;
+            Some((flying.id.get(), name(&flying.delivery.unwrap())))
+        };
+        assert_eq!(again(&mut flow), Some((1, b'a')));
+        assert_eq!(again(&mut flow), Some((2, b'b')));
+        assert_eq!(again(&mut flow), None, "the new window is smaller");
+        assert!(!flow.may_launch(100), "what is older goes first");
+        // The client had acknowledged the third on the last connection.
+        assert_eq!(flow.puback(id(3)), Acked::Done);
+        assert_eq!(flow.puback(id(1)), Acked::Done);
+        assert_eq!(again(&mut flow), None);
+        assert!(flow.may_launch(2));
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn what_is_over_the_limits_is_held_until_there_is_room() {
+        let mut flow = Flow::default();
+        let third = once(b'c');
+        assert_eq!(flow.enqueue(once(b'a'), LIMITS), Queued::Kept);
+        assert_eq!(flow.enqueue(once(b'b'), LIMITS), Queued::Kept);
+        assert!(!flow.has_room_for(&third, LIMITS));
+        assert_eq!(flow.enqueue(third.clone(), LIMITS), Queued::Held);
+        assert_eq!(
+            third.message.settle(),
+            None,
+            "the queue counts as one who waits"
+        );
+        assert!(flow.admit(LIMITS).is_none());
+        let (first, was_held) = flow.dequeue().unwrap();
+        assert_eq!((name(&first), was_held), (b'a', false));
+        let admitted = flow.admit(LIMITS).expect("there is room now");
+        assert!(admitted.settle().is_some(), "the last to take it");
+        assert_eq!((flow.held(), flow.queued()), (0, 2));
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn one_message_is_kept_however_large() {
+        let mut flow = Flow::default();
+        let tight = QueueLimits {
+            messages: 2,
+            bytes: 10,
+        };
+        assert_eq!(flow.enqueue(once(b'a'), tight), Queued::Kept);
+        assert_eq!(flow.enqueue(once(b'b'), tight), Queued::Held);
+        assert_eq!(flow.enqueue(once(b'c'), tight), Queued::Held);
+        let (_, was_held) = flow.dequeue().unwrap();
+        assert!(!was_held && flow.admit(tight).is_some() && flow.admit(tight).is_none());
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn held_messages_are_taken_off_in_order() {
+        let mut flow = Flow::default();
+        for name in *b"abcd" {
+            flow.enqueue(once(name), LIMITS);
+        }
+        let held: Vec<_> = flow.take_held().iter().map(name).collect();
+        assert_eq!((held, flow.held(), flow.queued()), (b"cd".to_vec(), 0, 2));
+        flow.check_invariants();
+    }
+
+    #[test]
+    fn a_client_that_acknowledges_nothing_has_stalled() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(once(b'a'), &mut next);
+        flow.launch(once(b'b'), &mut next);
+        for name in *b"cde" {
+            flow.enqueue(once(name), LIMITS);
+        }
+        flow.puback(id(1));
+        assert!(!flow.has_stalled());
+        assert!(flow.has_stalled(), "nothing since");
+        flow.take_held();
+        assert!(!flow.has_stalled(), "nobody waits");
+    }
+
+    #[test]
+    fn what_a_group_member_leaves_is_for_another_unless_it_was_sent_at_qos_2() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        let key = Arc::new(GroupKey {
+            group: "g".into(),
+            path: "t".into(),
+        });
+        let shared = |qos, name| Delivery {
+            group: Some(Arc::clone(&key)),
+            ..delivery(qos, name)
+        };
+        flow.launch(shared(Qos::AtLeastOnce, b"a"), &mut next);
+        flow.launch(shared(Qos::ExactlyOnce, b"b"), &mut next);
+        for payload in [b"c", b"d", b"e"] {
+            flow.enqueue(shared(Qos::ExactlyOnce, payload), LIMITS);
+        }
+        let left: Vec<_> = flow
+            .into_undelivered()
+            .map(|(left, was_held)| (name(&left), left.group.is_some(), was_held))
+            .collect();
+        let expected = [
+            (b'a', true, false),
+            (b'b', false, false),
+            (b'c', true, false),
+            (b'd', true, false),
+            (b'e', true, true),
+        ];
+        assert_eq!(left, expected);
     }
 }

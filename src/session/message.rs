@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionId, SessionIdx};
 use crate::topic::TopicHash;
-use crate::wire::{self, Forward, PacketId, Publish, Qos};
+use crate::wire::{self, Forward, Publish, Qos};
 
 /// Who published: for no local, and for the acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,23 +14,38 @@ pub struct Publisher {
     pub reactor: ReactorId,
     /// Its session there.
     pub session: SessionId,
-    /// The identifier of the PUBLISH that waits for an acknowledgement, if one does.
-    pub packet_id: Option<PacketId>,
+    /// The PUBLISH that waits for an acknowledgement, if one does.
+    pub receipt: Option<Receipt>,
 }
+
+/// A QoS 1 or 2 PUBLISH that a shard has taken: counted, and wraps after 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt(pub u32);
 
 /// What became of a message, over all the shards that took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub enum Outcome {
     /// At least one session matched.
-    pub matched: bool,
+    Matched,
+    /// None did.
+    Unmatched,
     /// A limit kept it from a session or from the retained messages: the publisher must not take it for delivered.
-    pub refused: bool,
+    Refused,
+    /// The client may not publish to this topic.
+    Forbidden,
+}
+
+impl Outcome {
+    /// The message is not the server's.
+    pub fn is_error(self) -> bool {
+        matches!(self, Self::Refused | Self::Forbidden)
+    }
 }
 
 const MATCHED: u8 = 1;
 const REFUSED: u8 = 2;
 
-/// A published message. The body is one allocation: topic, pass-through properties (encoded), payload.
+/// A published message.
 #[derive(Debug)]
 pub struct Message {
     /// As published.
@@ -43,8 +58,10 @@ pub struct Message {
     pub hash: TopicHash,
     /// When it stops being worth delivering (message expiry interval, MQTT 5 section 3.3.2.3.3).
     pub expires: Option<Millis>,
-    topic_len: u16,
+    /// A string of its own: as a part of the body it would have to be checked again at each look.
+    topic: Box<str>,
     forward_len: u32,
+    /// Pass-through properties (encoded), payload.
     body: Box<[u8]>,
     waiting: AtomicU32,
     outcome: AtomicU8,
@@ -80,10 +97,9 @@ impl Message {
 
     /// A message of the server's own: QoS 0, not retained, until the caller says otherwise.
     pub fn new(topic: &str, hash: TopicHash, forward: &Forward<'_>, payload: &[u8]) -> Self {
-        let mut body = Vec::with_capacity(topic.len() + forward.len() + payload.len());
-        body.extend_from_slice(topic.as_bytes());
+        let mut body = Vec::with_capacity(forward.len() + payload.len());
         forward.copy_to(&mut body);
-        let forward_len = (body.len() - topic.len()) as u32;
+        let forward_len = body.len() as u32;
         body.extend_from_slice(payload);
         Self {
             qos: Qos::AtMostOnce,
@@ -91,7 +107,7 @@ impl Message {
             publisher: None,
             hash,
             expires: None,
-            topic_len: topic.len() as u16,
+            topic: topic.into(),
             forward_len,
             body: body.into_boxed_slice(),
             waiting: AtomicU32::new(1),
@@ -104,6 +120,7 @@ impl Message {
     pub fn without_publisher(&self) -> Self {
         Self {
             publisher: None,
+            topic: self.topic.clone(),
             body: self.body.clone(),
             waiting: AtomicU32::new(1),
             outcome: AtomicU8::new(0),
@@ -120,24 +137,22 @@ impl Message {
 
     /// The topic name.
     pub fn topic(&self) -> &str {
-        let bytes = &self.body[..usize::from(self.topic_len)];
-        std::str::from_utf8(bytes).expect("a message is built from a checked topic")
+        &self.topic
     }
 
     /// Properties that go to the receiver as they came, encoded.
     pub fn forward(&self) -> &[u8] {
-        let start = usize::from(self.topic_len);
-        &self.body[start..start + self.forward_len as usize]
+        &self.body[..self.forward_len as usize]
     }
 
     /// The payload.
     pub fn payload(&self) -> &[u8] {
-        &self.body[usize::from(self.topic_len) + self.forward_len as usize..]
+        &self.body[self.forward_len as usize..]
     }
 
     /// Bytes that a queue counts for it.
     pub fn weight(&self) -> usize {
-        self.body.len() + size_of::<Self>()
+        self.topic.len() + self.body.len() + size_of::<Self>()
     }
 
     /// True once its expiry interval is over.
@@ -151,14 +166,16 @@ impl Message {
             .map(|at| u32::try_from(at.since(now).div_ceil(1000)).unwrap_or(u32::MAX))
     }
 
-    /// One more shard, or a full queue, has yet to take it before it may be acknowledged.
+    /// One more shard, or a full queue, has yet to take it before it may be acknowledged. At QoS 0 nobody waits, and nothing is counted.
     pub fn expect(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.qos != Qos::AtMostOnce {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Some session matched.
     pub fn mark_matched(&self) {
-        if self.outcome.load(Ordering::Relaxed) & MATCHED == 0 {
+        if self.qos != Qos::AtMostOnce && self.outcome.load(Ordering::Relaxed) & MATCHED == 0 {
             self.outcome.fetch_or(MATCHED, Ordering::Relaxed);
         }
     }
@@ -174,9 +191,12 @@ impl Message {
             return None;
         }
         let outcome = self.outcome.load(Ordering::Acquire);
-        Some(Outcome {
-            matched: outcome & MATCHED != 0,
-            refused: outcome & REFUSED != 0,
+        Some(if outcome & REFUSED != 0 {
+            Outcome::Refused
+        } else if outcome & MATCHED != 0 {
+            Outcome::Matched
+        } else {
+            Outcome::Unmatched
         })
     }
 }

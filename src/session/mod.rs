@@ -6,6 +6,7 @@
 pub mod alias;
 pub mod flow;
 pub mod message;
+pub mod receipts;
 
 use crate::clock::{Millis, Tick};
 use crate::ids::ConnId;

@@ -25,5 +25,6 @@ mod order;
 mod rust_client;
 mod session;
 mod share;
+mod simulation;
 mod slow;
 mod will;

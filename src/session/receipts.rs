@@ -1,0 +1,237 @@
+//! What a client has published at QoS 1 and 2 and the server has not acknowledged in full (MQTT 5 sections 4.3, 4.6, 4.9).
+//!
+//! Each message that is taken gets a [`Receipt`]. It is settled under that name: a packet identifier comes back as soon as it is
+//! acknowledged, or with the next connection, and a late settlement must not meet the message that has it then.
+
+use std::collections::VecDeque;
+
+use crate::limits::MAX_UNRELEASED;
+use crate::session::message::{Outcome, Receipt};
+use crate::wire::{PacketId, Qos};
+
+/// An acknowledgement that we owe the client. They leave in the order in which its messages came.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    id: PacketId,
+    qos: Qos,
+    receipt: Receipt,
+    outcome: Option<Outcome>,
+}
+
+/// A QoS 2 message that the client has not released (method A of section 4.3.3).
+#[derive(Clone, Copy, Debug)]
+struct Unreleased {
+    id: PacketId,
+    receipt: Receipt,
+    outcome: Option<Outcome>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    owed: VecDeque<Owed>,
+    unreleased: Vec<Unreleased>,
+}
+
+impl Receipts {
+    /// Nothing is owed or unreleased.
+    pub fn is_empty(&self) -> bool {
+        self.owed.is_empty() && self.unreleased.is_empty()
+    }
+
+    /// Messages that count against our Receive Maximum (section 4.9).
+    pub fn unacked(&self) -> usize {
+        let once = self.owed.iter().filter(|owed| owed.qos == Qos::AtLeastOnce);
+        once.count() + self.unreleased.len()
+    }
+
+    /// Acknowledgements that wait for a message to be settled.
+    pub fn owed(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// A message was taken and waits to be settled. False if the client holds too many QoS 2 messages unreleased.
+    pub fn take(&mut self, id: PacketId, qos: Qos, receipt: Receipt) -> bool {
+        if qos == Qos::ExactlyOnce {
+            if self.unreleased.len() >= MAX_UNRELEASED {
+                return false;
+            }
+            self.unreleased.push(Unreleased {
+                id,
+                receipt,
+                outcome: None,
+            });
+        }
+        self.owe(id, qos, receipt, None);
+        true
+    }
+
+    /// A message is refused without being routed: that is said in its turn.
+    pub fn refuse(&mut self, id: PacketId, qos: Qos, receipt: Receipt, outcome: Outcome) {
+        self.owe(id, qos, receipt, Some(outcome));
+    }
+
+    fn owe(&mut self, id: PacketId, qos: Qos, receipt: Receipt, outcome: Option<Outcome>) {
+        self.owed.push_back(Owed {
+            id,
+            qos,
+            receipt,
+            outcome,
+        });
+    }
+
+    /// A QoS 2 message came. True if it has come before and was not released: it is acknowledged once more, in its turn and not before
+    /// it is settled, but not taken again.
+    pub fn take_again(&mut self, id: PacketId) -> bool {
+        let Some(known) = self.unreleased.iter().find(|known| known.id == id).copied() else {
+            return false;
+        };
+        if !self.owed.iter().any(|owed| owed.receipt == known.receipt) {
+            self.owe(id, Qos::ExactlyOnce, known.receipt, known.outcome);
+        }
+        true
+    }
+
+    /// A message is settled. One that was refused while its publisher was away is forgotten: the next attempt is a new message.
+    pub fn settled(&mut self, receipt: Receipt, outcome: Outcome) {
+        let owed = self.owed.iter_mut().find(|owed| owed.receipt == receipt);
+        let is_awaited = owed.is_some();
+        if let Some(owed) = owed {
+            owed.outcome = Some(outcome);
+        }
+        let held = |held: &Unreleased| held.receipt == receipt;
+        if let Some(at) = self.unreleased.iter().position(held) {
+            self.unreleased[at].outcome = Some(outcome);
+            if outcome.is_error() && !is_awaited {
+                self.unreleased.remove(at);
+            }
+        }
+    }
+
+    /// The next acknowledgement that may leave. An error ends a QoS 2 exchange (section 4.3.3).
+    pub fn next_ack(&mut self) -> Option<(PacketId, Qos, Outcome)> {
+        let outcome = self.owed.front()?.outcome?;
+        let Owed {
+            id, qos, receipt, ..
+        } = self.owed.pop_front()?;
+        if outcome.is_error() {
+            self.unreleased.retain(|held| held.receipt != receipt);
+        }
+        Some((id, qos, outcome))
+    }
+
+    /// A PUBREL came. False if the identifier is unknown.
+    pub fn release(&mut self, id: PacketId) -> bool {
+        let at = self.unreleased.iter().position(|held| held.id == id);
+        at.map(|at| self.unreleased.remove(at)).is_some()
+    }
+
+    /// The connection ended: acknowledgements that were owed to it are not sent; the client sends its messages again. What it sent at
+    /// QoS 2 stays known, so that the second time is a duplicate.
+    pub fn disconnected(&mut self) {
+        self.owed.clear();
+    }
+
+    /// Panics if the parts contradict each other.
+    pub fn check_invariants(&self) {
+        assert!(self.unreleased.len() <= MAX_UNRELEASED);
+        for (at, held) in self.unreleased.iter().enumerate() {
+            let later = &self.unreleased[at + 1..];
+            assert!(
+                later.iter().all(|other| other.id != held.id),
+                "a packet identifier is unreleased twice"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONCE: Qos = Qos::AtLeastOnce;
+    const TWICE: Qos = Qos::ExactlyOnce;
+
+    fn id(id: u16) -> PacketId {
+        PacketId::new(id).unwrap()
+    }
+
+    fn acks(receipts: &mut Receipts) -> Vec<(u16, Outcome)> {
+        std::iter::from_fn(|| receipts.next_ack())
+            .map(|(id, _, outcome)| (id.get(), outcome))
+            .collect()
+    }
+
+    #[test]
+    fn acknowledgements_leave_in_the_order_of_the_messages() {
+        let mut receipts = Receipts::default();
+        for (at, qos) in [(1, ONCE), (2, TWICE), (3, ONCE)] {
+            assert!(receipts.take(id(at), qos, Receipt(u32::from(at))));
+        }
+        receipts.refuse(id(4), ONCE, Receipt(4), Outcome::Forbidden);
+        receipts.settled(Receipt(3), Outcome::Matched);
+        receipts.settled(Receipt(2), Outcome::Matched);
+        assert_eq!(acks(&mut receipts), []);
+        receipts.settled(Receipt(1), Outcome::Unmatched);
+        let all = [
+            (1, Outcome::Unmatched),
+            (2, Outcome::Matched),
+            (3, Outcome::Matched),
+            (4, Outcome::Forbidden),
+        ];
+        assert_eq!(acks(&mut receipts), all);
+        assert_eq!(receipts.unacked(), 1, "the QoS 2 message is unreleased");
+        assert!(receipts.release(id(2)) && !receipts.release(id(2)));
+        assert!(receipts.is_empty());
+    }
+
+    #[test]
+    fn a_late_settlement_does_not_meet_the_next_message_of_its_identifier() {
+        let mut receipts = Receipts::default();
+        receipts.take(id(1), ONCE, Receipt(1));
+        receipts.disconnected();
+        receipts.take(id(1), ONCE, Receipt(2));
+        receipts.settled(Receipt(1), Outcome::Matched);
+        assert_eq!(acks(&mut receipts), []);
+        receipts.settled(Receipt(2), Outcome::Refused);
+        assert_eq!(acks(&mut receipts), [(1, Outcome::Refused)]);
+    }
+
+    #[test]
+    fn a_repeated_message_is_acknowledged_once_it_is_settled() {
+        let mut receipts = Receipts::default();
+        receipts.take(id(1), TWICE, Receipt(1));
+        receipts.disconnected();
+        assert!(receipts.take_again(id(1)) && receipts.take_again(id(1)));
+        assert_eq!(acks(&mut receipts), [], "it is not settled");
+        receipts.settled(Receipt(1), Outcome::Matched);
+        assert_eq!(acks(&mut receipts), [(1, Outcome::Matched)]);
+        receipts.disconnected();
+        assert!(receipts.take_again(id(1)));
+        assert_eq!(acks(&mut receipts), [(1, Outcome::Matched)], "at once now");
+    }
+
+    #[test]
+    fn a_refused_message_may_be_tried_again() {
+        let mut receipts = Receipts::default();
+        receipts.take(id(1), TWICE, Receipt(1));
+        receipts.settled(Receipt(1), Outcome::Refused);
+        assert_eq!(acks(&mut receipts), [(1, Outcome::Refused)]);
+        assert!(receipts.is_empty() && !receipts.take_again(id(1)));
+        receipts.take(id(1), TWICE, Receipt(2));
+        receipts.disconnected();
+        receipts.settled(Receipt(2), Outcome::Refused);
+        assert!(receipts.is_empty(), "its publisher was away");
+    }
+
+    #[test]
+    fn unreleased_messages_are_bounded() {
+        let mut receipts = Receipts::default();
+        for at in 1..=MAX_UNRELEASED as u16 {
+            assert!(receipts.take(id(at), TWICE, Receipt(u32::from(at))));
+        }
+        assert!(!receipts.take(id(u16::MAX), TWICE, Receipt(0)));
+        assert!(receipts.take(id(u16::MAX), ONCE, Receipt(0)));
+        receipts.check_invariants();
+    }
+}

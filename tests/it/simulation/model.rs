@@ -1,0 +1,556 @@
+//! What the server has promised to whom: followed packet by packet at the moment when a shard reads or writes it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use stillwire::clock::Millis;
+use stillwire::topic::matches;
+use stillwire::wire::{Connect, Publish, Qos, ReasonCode, SubscribeOptions, Version};
+
+/// A moment: how many calls the shards have had.
+pub(crate) type Step = u64;
+
+/// A message, named by the number in its payload.
+pub(crate) struct Message {
+    /// None: a will.
+    pub(crate) publisher: Option<usize>,
+    pub(crate) topic: String,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) expires: bool,
+    /// When a shard took it first.
+    pub(crate) taken: Option<Step>,
+    /// When it was acknowledged with success.
+    pub(crate) acked: Option<Step>,
+    /// Its publisher sent it twice.
+    pub(crate) again: bool,
+    /// First deliveries because of a shared subscription.
+    pub(crate) shared: usize,
+    /// A session that had it ended, so that another member may have got it.
+    pub(crate) regrouped: bool,
+}
+
+/// A subscription, from SUBSCRIBE to UNSUBSCRIBE.
+#[derive(Clone)]
+pub(crate) struct Sub {
+    pub(crate) path: String,
+    pub(crate) group: Option<String>,
+    pub(crate) options: SubscribeOptions,
+    pub(crate) from: Step,
+    /// The SUBACK was sent.
+    pub(crate) granted: Option<Step>,
+    pub(crate) until: Option<Step>,
+}
+
+/// A message in flight to a client.
+pub(crate) struct Flight {
+    pub(crate) id: u16,
+    pub(crate) number: u32,
+    /// The connection on which it was sent last.
+    pub(crate) conn: usize,
+}
+
+/// A client's session at the server.
+#[derive(Default)]
+pub(crate) struct Session {
+    pub(crate) since: Step,
+    pub(crate) exists: bool,
+    pub(crate) conn: Option<usize>,
+    pub(crate) expiry: u32,
+    pub(crate) offline_since: Millis,
+    pub(crate) subs: Vec<Sub>,
+    /// Sent at least once.
+    pub(crate) sent: BTreeSet<u32>,
+    live_sent: BTreeSet<u32>,
+    /// The client has got it.
+    pub(crate) got: BTreeSet<u32>,
+    pub(crate) got_twice: BTreeMap<u32, u32>,
+    pub(crate) flights: Vec<Flight>,
+    /// How many of `flights` have been sent again on this connection, for their order.
+    pub(crate) cursor: usize,
+    /// Last first delivery of each (publisher, topic, QoS as published, QoS as delivered).
+    order: HashMap<(usize, String, Qos, Qos), u32>,
+    /// The newest live message of each (publisher, topic, QoS as delivered) with RETAIN, and when it was sent.
+    live: HashMap<(usize, String, Qos), (u32, Step)>,
+    /// Packet identifiers of the client's own messages.
+    pub(crate) publishing: HashMap<u16, u32>,
+}
+
+/// A connection as the server sees it.
+pub(crate) struct Link {
+    pub(crate) client: usize,
+    pub(crate) window: usize,
+    pub(crate) will: Option<(u32, u32)>,
+    pub(crate) aliases: HashMap<u16, String>,
+    /// Acknowledgements owed, by QoS.
+    owed: [VecDeque<u16>; 3],
+    subscribing: HashMap<u16, Vec<(String, Option<String>)>>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) links: HashMap<usize, Link>,
+    pub(crate) step: Step,
+    pub(crate) followed: Option<u32>,
+    /// A limit may drop what is acknowledged.
+    pub(crate) lossy: bool,
+}
+
+/// A delivery, as written by a shard or read by a client.
+pub(crate) struct Delivered<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    pub(crate) id: Option<u16>,
+}
+
+pub(crate) fn number(payload: &[u8]) -> u32 {
+    u32::from_be_bytes(payload[..4].try_into().unwrap())
+}
+
+impl Model {
+    /// Prints what happens to the message that `STILLWIRE_FOLLOW` names.
+    fn follow(&self, number: u32, what: std::fmt::Arguments<'_>) {
+        if self.followed == Some(number) {
+            eprintln!("step {}: message {number} {what}", self.step);
+        }
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        publisher: Option<usize>,
+        topic: &str,
+        qos: Qos,
+        retain: bool,
+        expires: bool,
+    ) -> u32 {
+        self.messages.push(Message {
+            publisher,
+            topic: topic.to_owned(),
+            qos,
+            retain,
+            expires,
+            taken: None,
+            acked: None,
+            again: false,
+            shared: 0,
+            regrouped: false,
+        });
+        self.messages.len() as u32 - 1
+    }
+
+    fn session_ended(&mut self, client: usize) {
+        let session = std::mem::take(&mut self.sessions[client]);
+        for number in session.sent {
+            self.follow(
+                number,
+                format_args!("was sent to client {client}, whose session ends"),
+            );
+            self.messages[number as usize].regrouped = true;
+        }
+    }
+
+    /// A shard takes a CONNECT. What Session Present has to be, if that is certain.
+    pub(crate) fn connect(
+        &mut self,
+        client: usize,
+        conn: usize,
+        connect: &Connect<'_>,
+        now: Millis,
+    ) -> Option<bool> {
+        let session = &mut self.sessions[client];
+        let mut present = Some(false);
+        if session.exists && !connect.clean_start {
+            let (left, limit) = (
+                now.since(session.offline_since),
+                u64::from(session.expiry) * 1000,
+            );
+            present = match session.conn {
+                Some(_) => Some(session.expiry > 0),
+                None if left + 10 < limit => Some(true),
+                None if left > limit + 10_000 => Some(false),
+                None => None,
+            };
+        }
+        if let Some(old) = session.conn {
+            self.closed(old, true, now);
+        }
+        let session = &mut self.sessions[client];
+        session.conn = Some(conn);
+        session.expiry = match connect.version {
+            Version::V5 => connect.session_expiry,
+            _ if connect.clean_start => 0,
+            _ => u32::MAX,
+        };
+        session.cursor = 0;
+        session.live.clear();
+        self.links.insert(
+            conn,
+            Link {
+                client,
+                window: usize::from(connect.receive_maximum),
+                will: connect
+                    .will
+                    .as_ref()
+                    .map(|will| (number(will.payload), will.delay)),
+                aliases: HashMap::new(),
+                owed: Default::default(),
+                subscribing: HashMap::new(),
+            },
+        );
+        present
+    }
+
+    /// The CONNACK says whether there was a session.
+    pub(crate) fn connected(&mut self, client: usize, present: bool) {
+        let (conn, expiry) = (self.sessions[client].conn, self.sessions[client].expiry);
+        if !present {
+            self.session_ended(client);
+            let session = &mut self.sessions[client];
+            (session.conn, session.expiry, session.exists, session.since) =
+                (conn, expiry, true, self.step);
+        }
+    }
+
+    /// The server let go of a connection.
+    pub(crate) fn closed(&mut self, conn: usize, with_will: bool, now: Millis) {
+        let Some(link) = self.links.remove(&conn) else {
+            return;
+        };
+        if let Some((will, delay)) = link.will {
+            let message = &mut self.messages[will as usize];
+            if with_will {
+                message.taken = Some(self.step);
+                if delay == 0 || self.sessions[link.client].expiry == 0 {
+                    // Nobody is told when it has arrived: it is due to those who stay.
+                    message.acked = Some(Step::MAX);
+                }
+            }
+        }
+        let session = &mut self.sessions[link.client];
+        if session.conn != Some(conn) {
+            return;
+        }
+        session.conn = None;
+        session.offline_since = now;
+        if session.expiry == 0 {
+            self.session_ended(link.client);
+        }
+    }
+
+    /// A shard takes a SUBSCRIBE.
+    pub(crate) fn subscribe<'a>(
+        &mut self,
+        conn: usize,
+        id: u16,
+        filters: impl Iterator<Item = (&'a str, SubscribeOptions)>,
+    ) {
+        let link = self.links.get_mut(&conn).expect("held");
+        let session = &mut self.sessions[link.client];
+        let names = link.subscribing.entry(id).or_default();
+        for (text, options) in filters {
+            let (group, path) = match text.strip_prefix("$share/") {
+                Some(rest) => {
+                    let (group, path) = rest.split_once('/').unwrap();
+                    (Some(group.to_owned()), path.to_owned())
+                }
+                None => (None, text.to_owned()),
+            };
+            let mut granted = None;
+            for old in &mut session.subs {
+                if old.until.is_none() && old.path == path && old.group == group {
+                    old.until = Some(self.step);
+                    // It goes on without a gap, if nothing about what it promises has changed.
+                    let same = old.options.no_local == options.no_local
+                        && old.options.qos.min(options.qos) > Qos::AtMostOnce;
+                    granted = old.granted.filter(|_| same);
+                }
+            }
+            names.push((path.clone(), group.clone()));
+            session.subs.push(Sub {
+                path,
+                group,
+                options,
+                from: self.step,
+                granted,
+                until: None,
+            });
+        }
+    }
+
+    /// A shard sends a SUBACK.
+    pub(crate) fn suback(&mut self, conn: usize, id: u16, codes: &[u8]) {
+        let link = self.links.get_mut(&conn).expect("held");
+        let names = link.subscribing.remove(&id).expect("a SUBACK for nothing");
+        assert_eq!(names.len(), codes.len(), "a code for each filter");
+        for ((path, group), code) in names.into_iter().zip(codes) {
+            assert!(*code <= 2, "{path} was refused with {code:#x}");
+            let subs = &mut self.sessions[link.client].subs;
+            // It may be gone already: UNSUBSCRIBE need not wait for the SUBACK.
+            if let Some(sub) = subs
+                .iter_mut()
+                .rev()
+                .find(|sub| sub.path == path && sub.group == group)
+                && sub.granted.is_none()
+            {
+                sub.granted = Some(self.step);
+            }
+        }
+    }
+
+    /// A shard takes an UNSUBSCRIBE.
+    pub(crate) fn unsubscribe<'a>(&mut self, conn: usize, filters: impl Iterator<Item = &'a str>) {
+        let session = &mut self.sessions[self.links[&conn].client];
+        for text in filters {
+            for sub in &mut session.subs {
+                let whole = match &sub.group {
+                    Some(group) => format!("$share/{group}/{}", sub.path),
+                    None => sub.path.clone(),
+                };
+                if whole == text && sub.until.is_none() {
+                    sub.until = Some(self.step);
+                }
+            }
+        }
+    }
+
+    /// A shard takes a PUBLISH.
+    pub(crate) fn publish(&mut self, conn: usize, publish: &Publish<'_>) {
+        let number = number(publish.payload);
+        let client = self.links[&conn].client;
+        self.follow(
+            number,
+            format_args!(
+                "published by client {client} on {} with {:?}, id {:?}, dup {}",
+                publish.topic, publish.qos, publish.packet_id, publish.dup
+            ),
+        );
+        let link = self.links.get_mut(&conn).expect("held");
+        let message = &mut self.messages[number as usize];
+        if message.taken.is_none() {
+            message.taken = Some(self.step);
+        } else {
+            message.again = true;
+        }
+        if let Some(id) = publish.packet_id {
+            link.owed[publish.qos as usize].push_back(id.get());
+            self.sessions[link.client]
+                .publishing
+                .insert(id.get(), number);
+        }
+    }
+
+    /// A shard sends PUBACK or PUBREC.
+    pub(crate) fn acked(&mut self, conn: usize, id: u16, qos: Qos, reason: ReasonCode) {
+        let step = self.step;
+        let link = self.links.get_mut(&conn).expect("held");
+        let first = link.owed[qos as usize].pop_front();
+        assert_eq!(
+            first,
+            Some(id),
+            "{qos:?}: acknowledgements leave in the order of the messages"
+        );
+        let number = self.sessions[link.client].publishing[&id];
+        self.follow(number, format_args!("acknowledged with {}", reason.name()));
+        if !reason.is_error() {
+            self.messages[number as usize].acked.get_or_insert(step);
+        }
+    }
+
+    /// A shard sends a message.
+    pub(crate) fn sent(&mut self, conn: usize, delivered: &Delivered<'_>) {
+        let link = &self.links[&conn];
+        let (client, window) = (link.client, link.window);
+        let number = number(delivered.payload);
+        self.follow(
+            number,
+            format_args!(
+                "sent to client {client} with {:?}, id {:?}, dup {}, retain {}",
+                delivered.qos, delivered.id, delivered.dup, delivered.retain
+            ),
+        );
+        let message = &mut self.messages[number as usize];
+        let session = &mut self.sessions[client];
+        let what = format!(
+            "message {number} on {} to client {client} ({:?}, sent {:?}, again {}, dup {}, retain {})",
+            delivered.topic,
+            message.qos,
+            delivered.qos,
+            message.again,
+            delivered.dup,
+            delivered.retain
+        );
+        assert_eq!(message.topic, delivered.topic, "{what}");
+        let taken = message
+            .taken
+            .unwrap_or_else(|| panic!("{what}: nobody has published it"));
+        let inbox = delivered.topic.starts_with("$inbox/");
+        let fits = |sub: &&Sub| {
+            sub.until.is_none_or(|until| until >= taken) && matches(&sub.path, delivered.topic)
+        };
+        let plain: Vec<_> = session
+            .subs
+            .iter()
+            .filter(fits)
+            .filter(|sub| sub.group.is_none())
+            .collect();
+        let shared = session
+            .subs
+            .iter()
+            .filter(fits)
+            .any(|sub| sub.group.is_some());
+        assert!(
+            inbox || shared || !plain.is_empty(),
+            "{what}: it is not subscribed"
+        );
+        assert!(
+            delivered.qos <= message.qos,
+            "{what}: QoS above the published"
+        );
+        let best = session
+            .subs
+            .iter()
+            .filter(|sub| matches(&sub.path, delivered.topic))
+            .map(|sub| sub.options.qos)
+            .max();
+        assert!(
+            inbox || Some(delivered.qos) <= best,
+            "{what}: QoS above the granted"
+        );
+        let as_published =
+            plain.iter().any(|sub| sub.options.retain_as_published) && message.retain;
+        let kept = delivered.retain && !as_published && !shared;
+        if delivered.retain {
+            assert!(message.retain, "{what}: it was not retained");
+        }
+        if kept && delivered.qos == Qos::AtMostOnce {
+            let active = session
+                .subs
+                .iter()
+                .any(|sub| sub.until.is_none() && matches(&sub.path, delivered.topic));
+            assert!(active, "{what}: retained, after the UNSUBSCRIBE");
+        }
+        if let Some(id) = delivered.id {
+            let at = session.flights.iter().position(|flight| flight.id == id);
+            if delivered.dup {
+                let at = at.unwrap_or_else(|| {
+                    panic!("{what}: sent again, but nothing is in flight as {id}")
+                });
+                assert_eq!(
+                    session.flights[at].number, number,
+                    "{what}: the identifier was another message's"
+                );
+                assert!(at >= session.cursor, "{what}: sent again out of order");
+                session.cursor = at + 1;
+                session.flights[at].conn = conn;
+            } else {
+                assert!(at.is_none(), "{what}: identifier {id} is in use");
+                session.flights.push(Flight { id, number, conn });
+                session.cursor = session.flights.len();
+            }
+            let flying = session
+                .flights
+                .iter()
+                .filter(|flight| flight.conn == conn)
+                .count();
+            assert!(
+                flying <= window,
+                "{what}: {flying} in flight, the client allows {window}"
+            );
+        }
+        session.sent.insert(number);
+        // With RETAIN it may be the retained copy, which comes besides the live one.
+        let ambiguous = delivered.retain;
+        let first = !ambiguous && session.live_sent.insert(number);
+        if delivered.dup || inbox {
+            return;
+        }
+        if let Some(publisher) = message.publisher {
+            let live = session
+                .live
+                .entry((publisher, delivered.topic.to_owned(), delivered.qos))
+                .or_default();
+            if kept && !message.again {
+                let since = plain.iter().map(|sub| sub.from).max().unwrap_or(0);
+                assert!(
+                    live.0 <= number || live.1 < since,
+                    "{what}: retained, behind the newer {}",
+                    live.0
+                );
+            } else if !kept && message.retain && number >= live.0 {
+                *live = (number, self.step);
+            }
+            // One that was published again may come to somebody who missed it the first time.
+            if first && !shared && !message.again {
+                let key = (
+                    publisher,
+                    delivered.topic.to_owned(),
+                    message.qos,
+                    delivered.qos,
+                );
+                let last = session.order.entry(key).or_default();
+                assert!(*last < number, "{what}: behind the later {last}");
+                *last = number;
+            }
+        }
+        if !ambiguous && !first && !shared {
+            assert!(message.again, "{what}: a second time without DUP");
+        }
+        if shared && first {
+            message.shared += 1;
+        }
+    }
+
+    /// A shard sends PUBREL.
+    pub(crate) fn released(&mut self, conn: usize, id: u16) {
+        let session = &mut self.sessions[self.links[&conn].client];
+        if let Some(flight) = session.flights.iter_mut().find(|flight| flight.id == id) {
+            flight.conn = conn;
+        }
+    }
+
+    /// A shard takes PUBACK or PUBCOMP.
+    pub(crate) fn landed(&mut self, conn: usize, id: u16) {
+        let session = &mut self.sessions[self.links[&conn].client];
+        if let Some(at) = session.flights.iter().position(|flight| flight.id == id) {
+            session.flights.remove(at);
+            if at < session.cursor {
+                session.cursor -= 1;
+            }
+        }
+    }
+
+    /// The client has read a message. `again`: it knew the packet identifier (QoS 2).
+    pub(crate) fn got(&mut self, client: usize, delivered: &Delivered<'_>, again: bool) {
+        let number = number(delivered.payload);
+        self.follow(
+            number,
+            format_args!(
+                "read by client {client} with {:?}, known {again}",
+                delivered.qos
+            ),
+        );
+        let session = &mut self.sessions[client];
+        session.got.insert(number);
+        if delivered.qos == Qos::ExactlyOnce && !again && !delivered.retain {
+            let times = session.got_twice.entry(number).or_default();
+            *times += 1;
+            // One that matches several shared subscriptions comes once for each.
+            let shares = session
+                .subs
+                .iter()
+                .filter(|sub| sub.group.is_some() && matches(&sub.path, delivered.topic))
+                .count();
+            // A message that one session refused was delivered to others; its publisher may try again.
+            let retried = self.lossy && self.messages[number as usize].again;
+            assert!(
+                retried || *times as usize <= shares.max(1),
+                "QoS 2 message {number} came {times} times to client {client}"
+            );
+        }
+    }
+}
