@@ -16,15 +16,18 @@ struct Frame {
     bytes: Vec<u8>,
     /// Where the identifier goes.
     id_at: Option<usize>,
-    ready: bool,
+    /// The message it is of, by [`Frames::serial`].
+    of: u64,
 }
 
 /// The packets of the message that is being delivered.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     /// Holds the message, so that no other one can come to stand at its address. Its expiry interval is that of the moment.
-    of: Option<(Arc<Message>, Millis)>,
-    frames: [Frame; KINDS],
+    current: Option<(Arc<Message>, Millis)>,
+    /// Counts the messages; a packet of an earlier one is stale.
+    serial: u64,
+    kinds: [Frame; KINDS],
 }
 
 impl Frames {
@@ -38,18 +41,16 @@ impl Frames {
         retain: bool,
     ) -> (&mut [u8], Option<usize>) {
         let same = self
-            .of
+            .current
             .as_ref()
-            .is_some_and(|(of, at)| Arc::ptr_eq(of, message) && *at == now);
+            .is_some_and(|(current, at)| Arc::ptr_eq(current, message) && *at == now);
         if !same {
-            for frame in &mut self.frames {
-                frame.ready = false;
-            }
-            self.of = Some((Arc::clone(message), now));
+            self.serial += 1;
+            self.current = Some((Arc::clone(message), now));
         }
         let kind = usize::from(version == Version::V5) * 6 + qos as usize * 2 + usize::from(retain);
-        let frame = &mut self.frames[kind];
-        if !frame.ready {
+        let frame = &mut self.kinds[kind];
+        if frame.of != self.serial {
             frame.bytes.clear();
             let out = PublishOut {
                 topic: message.topic(),
@@ -63,16 +64,15 @@ impl Frames {
                 dup: false,
             };
             frame.id_at = publish::encode(&mut frame.bytes, version, &out, None);
-            frame.ready = true;
+            frame.of = self.serial;
         }
         (&mut frame.bytes, frame.id_at)
     }
 
     /// Lets go of the message, and of buffers that a large one has left.
     pub(super) fn forget(&mut self) {
-        self.of = None;
-        for frame in &mut self.frames {
-            frame.ready = false;
+        self.current = None;
+        for frame in &mut self.kinds {
             if frame.bytes.capacity() > KEEP {
                 frame.bytes = Vec::new();
             }

@@ -369,7 +369,8 @@ mod tests {
     };
 
     fn delivery(qos: Qos, payload: &[u8]) -> Delivery {
-        let message = Message::new("t", TopicHash(0), &Forward::default(), payload);
+        let mut message = Message::new("t", TopicHash(0), &Forward::default(), payload);
+        message.qos = qos;
         Delivery {
             message: Arc::new(message),
             qos,

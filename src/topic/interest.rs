@@ -59,12 +59,29 @@ impl ReactorSet {
 
     /// Those that are in, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = ReactorId> + use<> {
-        self.words.into_iter().enumerate().flat_map(|(at, word)| {
-            // Each step drops the lowest bit.
-            std::iter::successors(Some(word), |&rest| Some(rest & rest.wrapping_sub(1)))
-                .take_while(|&rest| rest != 0)
-                .map(move |rest| ReactorId((at * 64) as u16 + rest.trailing_zeros() as u16))
-        })
+        Members { set: *self, at: 0 }
+    }
+}
+
+/// See [`ReactorSet::iter`].
+#[derive(Debug)]
+struct Members {
+    set: ReactorSet,
+    /// The word that is looked at; those before it are empty.
+    at: usize,
+}
+
+impl Iterator for Members {
+    type Item = ReactorId;
+
+    fn next(&mut self) -> Option<ReactorId> {
+        let rest = &self.set.words[self.at..];
+        self.at += rest.iter().position(|&word| word != 0)?;
+        let word = &mut self.set.words[self.at];
+        let bit = word.trailing_zeros();
+        // Drops the lowest bit.
+        *word &= *word - 1;
+        Some(ReactorId((self.at * 64) as u16 + bit as u16))
     }
 }
 
