@@ -55,9 +55,12 @@ impl Shard {
         port: &mut impl Port,
     ) -> Option<Attached> {
         self.counters().connects_refused.add(1);
-        let reply = greet::refusal(version, reason);
-        self.counters().packets_out.add(1);
-        port.send(conn, &reply);
+        // MQTT 3.1.1 has no code for a will that is malformed, and wants a close without CONNACK (MQTT-3.1.4-1).
+        if version == Version::V5 || reason != ReasonCode::TOPIC_NAME_INVALID {
+            let reply = greet::refusal(version, reason);
+            self.counters().packets_out.add(1);
+            port.send(conn, &reply);
+        }
         port.close(conn, CloseCause::Refused);
         None
     }

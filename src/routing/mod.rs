@@ -357,6 +357,9 @@ impl Shard {
                 Ok(publish) => self.publish(idx, &publish, now, port),
                 Err(error) => Err(error.into()),
             }
+        } else if frame.packet_type() == Some(PacketType::Connect) {
+            // A second one, whatever it says (MQTT-3.1.0-2): its own errors have codes that a DISCONNECT doesn't know.
+            Err(Fault::new(ReasonCode::PROTOCOL_ERROR))
         } else {
             match wire::decode(frame, version) {
                 Ok(packet) => match self.control(idx, &packet, now, port) {

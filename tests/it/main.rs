@@ -19,6 +19,7 @@ mod crash;
 mod crowd;
 mod flow;
 mod hostile;
+mod limits;
 mod message;
 mod order;
 mod rust_client;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -152,6 +152,12 @@ impl Server {
         self.child.wait().expect("the server's end");
     }
 
+    /// Waits for the end that something else has brought about, and gives the exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.killed = true;
+        self.child.wait().expect("the server's end").code()
+    }
+
     /// Waits for the line that says ready, and takes the address from it.
     fn ready(&mut self) -> SocketAddr {
         let end = Instant::now() + PATIENCE;
@@ -159,16 +165,15 @@ impl Server {
             let log = self.log();
             // The line may be half written: only whole lines count.
             let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-            if let Some(addr) = whole
+            let found = whole
                 .lines()
-                .filter(|line| line.contains("ready") || line.contains("Opening ipv4"))
-                .find_map(address)
+                .filter(|line| line.contains("ready"))
+                .find_map(address);
+            // mosquitto's line is written before it listens.
+            if let Some(addr) = found
+                && (Broker::under_test() == Broker::Stillwire || TcpStream::connect(addr).is_ok())
             {
-                if Broker::under_test() == Broker::Stillwire
-                    || std::net::TcpStream::connect(addr).is_ok()
-                {
-                    return addr;
-                }
+                return addr;
             }
             let ended = self.child.try_wait().expect("the state of the server");
             assert!(
@@ -216,7 +221,9 @@ fn stillwire(options: &Options, dir: &Path) -> Command {
         .arg("--config")
         .arg(config)
         .args(["--listen", "127.0.0.1:0"]);
-    command.args(["--reactors", &options.reactors.to_string()]);
+    // For a look at other numbers than those of the suite.
+    let reactors = std::env::var("STILLWIRE_TEST_REACTORS").unwrap_or(options.reactors.to_string());
+    command.args(["--reactors", &reactors]);
     command
         .arg("--data-dir")
         .arg(options.data_dir.clone().unwrap_or_else(|| dir.join("data")));
