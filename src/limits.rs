@@ -79,6 +79,40 @@ pub const KERNEL_BYTES_PER_CONNECTION: u64 = 3_900;
 /// User-space memory of an idle connection with its session and two subscriptions, as the capacity report counts it.
 pub const USER_BYTES_PER_CONNECTION: u64 = 256;
 
+// ---- what an idle connection costs: client identifier of 12 characters, one topic of its own, one that everybody has ----
+
+/// A connection: one cache line (`reactor::slots`).
+pub const SLOT_BYTES: usize = 64;
+
+/// A session: one cache line (`session`).
+pub const SESSION_BYTES: usize = 64;
+
+/// Its client identifier in the arena: a length of 2 bytes and 12 characters, rounded up to 8.
+pub const CLIENT_ID_BYTES: usize = 16;
+
+/// Its place in the table of client identifiers: 5 bytes, in a table that is 7/16 full after it has grown.
+pub const CLIENT_TABLE_BYTES: usize = 12;
+
+/// Its head in the topic index, and a record of each of its two subscriptions.
+pub const OWN_RECORDS_BYTES: usize = 4 + 2 * 12;
+
+/// A topic of its own: the filter's record with its one subscriber, 17 to 22 characters of text, and a place in the table.
+pub const OWN_TOPIC_BYTES: usize = 12 + 24 + 12;
+
+/// Its entry among the subscribers of the common topic, in a list that has just doubled.
+pub const COMMON_TOPIC_BYTES: usize = 8;
+
+/// The sum; kept under what the capacity report counts.
+pub const IDLE_CONNECTION_BYTES: usize = SLOT_BYTES
+    + SESSION_BYTES
+    + CLIENT_ID_BYTES
+    + CLIENT_TABLE_BYTES
+    + OWN_RECORDS_BYTES
+    + OWN_TOPIC_BYTES
+    + COMMON_TOPIC_BYTES;
+
+const _: () = assert!(IDLE_CONNECTION_BYTES as u64 <= USER_BYTES_PER_CONNECTION);
+
 /// File descriptors of each reactor's table that are not for connections: files that were open when the table was split off, and
 /// for every reactor its poller, waker and hand-over sockets, of which each table has a copy.
 pub const fn reserved_files(reactors: usize) -> u64 {

@@ -9,6 +9,7 @@ use slab::Slab;
 use super::outbox::Chain;
 use crate::clock::Tick;
 use crate::ids::{ConnId, SessionIdx};
+use crate::limits;
 use crate::wheel::{Link, Links};
 
 /// One connection.
@@ -44,7 +45,7 @@ enum Entry {
 }
 
 const _: () = assert!(
-    size_of::<Slot>() == 64 && size_of::<Entry>() == 64,
+    size_of::<Slot>() == limits::SLOT_BYTES && size_of::<Entry>() == limits::SLOT_BYTES,
     "one cache line a connection"
 );
 

@@ -46,7 +46,7 @@ pub struct Session {
 }
 
 // One cache line a session, as one a connection.
-const _: () = assert!(size_of::<Session>() <= 64);
+const _: () = assert!(size_of::<Session>() == crate::limits::SESSION_BYTES);
 
 /// Whether a session has a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
