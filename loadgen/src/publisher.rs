@@ -1,7 +1,7 @@
 //! The other side of a push: a thread with a few connections that publishes at planned times.
 //!
 //! It sleeps until the next message is due and writes each one alone, so that the broker sees them as separate publishers would send
-//! them. All messages to one phone leave through the same connection: order holds per publisher and topic. At QoS 1 at most [`WINDOW`]
+//! them. All messages to one phone leave through the same connection: order holds per publisher and topic. At QoS 1 at most `WINDOW`
 //! messages wait for their PUBACK on a connection; what is due beyond that waits its turn, and its latency counts from the planned time.
 
 mod link;

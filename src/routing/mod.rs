@@ -3,9 +3,9 @@
 //! Each reactor owns one [`Shard`]. It is pure: it is driven with packets, mail and `now`, speaks through [`port::Port`], does no I/O, reads no
 //! clock, and can be run by a simulation. Every client has one home shard; session, queue, subscriptions and connection live there.
 //!
-//! A message takes one hop at most: [`publish`] finds the shards with interest (`topic::interest`, `topic::routes`) and posts to them;
-//! each of those finds its own subscribers ([`fanout`]) and offers the message to their sessions ([`deliver`]). A QoS 1 or 2 message is
-//! acknowledged when everybody who was expected has taken it ([`Message::settle`]).
+//! A message takes one hop at most: `publish` finds the shards with interest (`topic::interest`, `topic::routes`) and posts to them;
+//! each of those finds its own subscribers (`fanout`) and offers the message to their sessions (`deliver`). A QoS 1 or 2 message is
+//! acknowledged when everybody who was expected has taken it ([`Message::settle`](crate::session::message::Message::settle)).
 //!
 //! | file | its idea |
 //! |---|---|
