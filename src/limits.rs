@@ -39,6 +39,14 @@ pub const GROUP_HOPS: u8 = 3;
 /// Session timers (ends, wills) handled in one tick.
 pub const SESSION_TIMERS: usize = 4096;
 
+/// So many connections of one reactor are a crowd: when it leaves, memory is given back to the system.
+pub const CROWD: usize = 1024;
+
+/// Emptied batches of mail that a reactor keeps to fill again, and the letters that one of them may have room for.
+pub const SPARE_BATCHES: usize = 16;
+/// See [`SPARE_BATCHES`].
+pub const SPARE_LETTERS: usize = 64;
+
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 

@@ -83,6 +83,8 @@ pub struct Post<T> {
     waiting: Vec<Outgoing<T>>,
     /// Receivers for whom something waits.
     touched: Vec<ReactorId>,
+    /// Emptied batches of others, to be filled again.
+    spare: Vec<Vec<T>>,
     /// Batches posted since [`Post::take_posted`] was asked.
     posted: u64,
 }
@@ -100,9 +102,11 @@ impl<T> Outgoing<T> {
         self.open.is_empty() && self.sealed.is_empty()
     }
 
-    fn seal(&mut self) {
+    fn seal(&mut self, spare: &mut Vec<Vec<T>>) {
         if !self.open.is_empty() {
-            self.sealed.push_back(std::mem::take(&mut self.open));
+            let fresh = spare.pop().unwrap_or_default();
+            self.sealed
+                .push_back(std::mem::replace(&mut self.open, fresh));
         }
     }
 }
@@ -121,6 +125,7 @@ impl<T> Post<T> {
             boxes,
             waiting,
             touched: Vec::new(),
+            spare: Vec::new(),
             posted: 0,
         }
     }
@@ -134,7 +139,7 @@ impl<T> Post<T> {
         outgoing.open.push(mail);
         // A batch stays small enough to be handled in a turn.
         if outgoing.open.len() >= limits::MAIL_BATCH {
-            outgoing.seal();
+            outgoing.seal(&mut self.spare);
             self.offer(to);
         }
     }
@@ -151,13 +156,21 @@ impl<T> Post<T> {
             let outgoing = &mut self.waiting[to.index()];
             // While older mail waits the open batch goes on filling: batches stay few and large.
             if outgoing.sealed.is_empty() {
-                outgoing.seal();
+                outgoing.seal(&mut self.spare);
             }
             self.offer(to);
             !self.waiting[to.index()].is_empty()
         });
         self.touched = touched;
         !self.touched.is_empty()
+    }
+
+    /// Takes an emptied batch, to fill it again. A few are kept, and no large one.
+    pub fn reuse(&mut self, batch: Vec<T>) {
+        debug_assert!(batch.is_empty());
+        if self.spare.len() < limits::SPARE_BATCHES && batch.capacity() <= limits::SPARE_LETTERS {
+            self.spare.push(batch);
+        }
     }
 
     /// Batches posted since it was asked last.

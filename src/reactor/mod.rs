@@ -187,10 +187,20 @@ pub struct Reactor {
     timers_left: bool,
     due: Vec<u32>,
     longest_turn: Duration,
+    crowd: Crowd,
     drain_timeout: Duration,
     /// How far a drain has come through the slots.
     drained_to: u32,
     drained_at: Tick,
+}
+
+/// How many connections there were, to see when they have gone.
+#[derive(Clone, Copy, Debug, Default)]
+struct Crowd {
+    /// The most since memory was last given back.
+    most: usize,
+    /// There was a crowd, and some of it is left.
+    came: bool,
 }
 
 impl Reactor {
@@ -258,6 +268,7 @@ impl Reactor {
             timers_left: false,
             due: Vec::new(),
             longest_turn: Duration::ZERO,
+            crowd: Crowd::default(),
             drain_timeout: setup.drain_timeout,
             drained_to: 0,
             drained_at: now.tick(),

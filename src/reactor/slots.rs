@@ -258,6 +258,13 @@ impl Slots {
         Some(slot)
     }
 
+    /// Lets go of the memory of slots that were in use once, if none is now.
+    pub fn give_back(&mut self) {
+        if self.slab.is_empty() {
+            self.slab = Slab::with_capacity(self.capacity);
+        }
+    }
+
     /// The connection in a slot, if there is one.
     pub fn conn_at(&self, index: u32) -> Option<ConnId> {
         self.slab.get(index as usize).map(|slot| ConnId {

@@ -22,6 +22,7 @@ use super::{Order, Reactor};
 use crate::clock::Millis;
 use crate::limits;
 use crate::routing::port::CloseCause;
+use crate::sys;
 
 /// A mailbox or a hand-over pair is full: try again so soon. Its owner works on it, and spinning would take the core from it.
 const RETRY: Duration = Duration::from_millis(1);
@@ -156,13 +157,14 @@ impl Reactor {
     fn read_mail(&mut self) -> bool {
         let mut letters = 0;
         while letters < limits::LETTERS_PER_TURN {
-            let Some(batch) = self.lines.boxes[self.me.index()].take() else {
+            let Some(mut batch) = self.lines.boxes[self.me.index()].take() else {
                 return false;
             };
             letters += batch.len();
-            for mail in batch {
+            for mail in batch.drain(..) {
                 self.shard.mail(mail, self.now, &mut self.io);
             }
+            self.io.post.reuse(batch);
         }
         true
     }
@@ -180,6 +182,7 @@ impl Reactor {
                 .turn_micros
                 .set(longest.as_micros() as u64);
             self.timers_left = true;
+            self.give_back();
         }
         if self.timers_left {
             let mut due = std::mem::take(&mut self.due);
@@ -192,6 +195,22 @@ impl Reactor {
             self.due = due;
         }
         self.timers_left
+    }
+
+    /// Give back to the system what a crowd has taken, once half of it has left, and once all of it has.
+    fn give_back(&mut self) {
+        let held = self.io.connections.slots.len();
+        self.crowd.most = self.crowd.most.max(held);
+        self.crowd.came |= held >= limits::CROWD;
+        let is_half_gone = self.crowd.most >= limits::CROWD && held <= self.crowd.most / 2;
+        let is_gone = held == 0 && self.crowd.came;
+        if is_half_gone || is_gone {
+            self.crowd.came = held > 0;
+            self.crowd.most = held;
+            self.io.connections.slots.give_back();
+            self.shard.give_back();
+            sys::memory::give_back();
+        }
     }
 
     /// Tell the shard what became known in this turn while it could not be told.

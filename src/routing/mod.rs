@@ -384,6 +384,14 @@ impl Shard {
         self.index.check_invariants();
     }
 
+    /// Lets go of the memory that sessions took which have ended, if none is left.
+    pub fn give_back(&mut self) {
+        if self.sessions.0.is_empty() {
+            self.sessions.0 = Slab::with_capacity(self.sessions.0.capacity());
+            self.by_id = HashTable::new();
+        }
+    }
+
     fn take_session_place(&self) -> bool {
         let limit = u64::from(self.mqtt().max_sessions);
         let taken =
