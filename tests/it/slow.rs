@@ -11,6 +11,7 @@ with_one_and_three_reactors!(
     a_slow_reader_gets_every_qos_1_message,
     a_full_queue_holds_the_publisher_and_loses_nothing,
     a_publisher_that_reads_no_acks_is_bounded,
+    bursts_that_alternate_between_readers_arrive_at_once,
 );
 
 /// How much the flood may make the server grow: backlog, queue and socket buffers of one connection, with room for the allocator.
@@ -194,4 +195,35 @@ fn a_full_queue_holds_the_publisher_and_loses_nothing(reactors: usize) {
     publisher
         .join()
         .expect("a publisher whose messages were all taken");
+}
+
+/// What a turn has for one connection may be more pieces than one write takes. None of it may wait for a socket that is not full.
+fn bursts_that_alternate_between_readers_arrive_at_once(reactors: usize) {
+    let server = Server::start(reactors);
+    let mut readers: Vec<_> = (0..2)
+        .map(|n| server.client(5, &format!("reader-{n}")))
+        .collect();
+    for reader in &mut readers {
+        reader.subscribe("burst", 0);
+    }
+    let mut publisher = server.client(4, "publisher");
+    for round in 0..3 {
+        let burst: Vec<u8> = (0..500u16)
+            .flat_map(|n| {
+                let text = format!("{round}-{n}");
+                Publish {
+                    topic: "burst",
+                    payload: text.as_bytes(),
+                    ..Publish::default()
+                }
+                .encode(4)
+            })
+            .collect();
+        publisher.send(&burst);
+        for reader in &mut readers {
+            for n in 0..500u16 {
+                assert_eq!(reader.take_of("burst"), format!("{round}-{n}"));
+            }
+        }
+    }
 }
