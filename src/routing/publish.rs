@@ -231,8 +231,7 @@ impl Shard {
                 message.expect();
                 self.retain(message, port);
             } else {
-                message.expect();
-                port.post(home, Mail::Retain(Arc::clone(message)));
+                self.hand(home, message, Mail::Retain, port);
             }
         }
     }
