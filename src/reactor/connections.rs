@@ -470,6 +470,8 @@ impl Port for Io {
             return;
         };
         slot.flags.put(Flags::PAUSED, paused);
+        // It was not its fault that nothing was read: a timer that fires before the next read must not take it for silent.
+        slot.last_seen = self.connections.now.tick();
         let waits = Flags::READABLE.and(Flags::UNHANDLED).and(Flags::ENDED);
         if !paused && slot.flags.any(waits) {
             self.connections.serve_later(conn);
