@@ -17,6 +17,10 @@ pub const MAX_UNRELEASED: usize = 1024;
 /// Deliveries of a fan-out between two turns of the loop: at some 10 us each, 512 hold the others up for 5 ms at most.
 pub const FANOUT_SLICE: usize = 512;
 
+/// Deliveries after which a reactor handles no more mail, or no more packets, in a turn. A message to a few hundred subscribers is a small packet:
+/// a full read buffer of those would hold everybody up for seconds. 2,048 take some 2 ms, and 20 ms if each is a write of its own.
+pub const DELIVERIES_PER_TURN: usize = 2048;
+
 /// Subscribers in all the fan-outs that wait on one shard, 4 bytes each. Past it QoS 0 fan-outs are shed; QoS 1 and 2 are bounded by their
 /// publishers' windows.
 pub const FANOUT_BACKLOG: usize = 16 << 20;
@@ -155,7 +159,7 @@ pub const MAIL_BATCH: usize = 1024;
 /// Batches of mail that a reactor's mailbox holds.
 pub const MAILBOX_BATCHES: usize = 512;
 
-/// Letters handled in one turn, give or take a batch.
+/// Letters handled in one turn.
 pub const LETTERS_PER_TURN: usize = 2048;
 
 /// Bytes of packets that wait for the end of the turn, over all connections; then they are written at once. Stays in the second-level cache.

@@ -331,7 +331,7 @@ impl Connections {
         let now = self.now.tick();
         let write_deadline = self.write_deadline(conn);
         let slot = self.slots.get_mut(conn)?;
-        if slot.flags.has(Flags::PAUSED) {
+        if slot.flags.any(Flags::PAUSED.and(Flags::QUEUED)) {
             // It is not its fault that nothing was read.
             slot.last_seen = now;
         }

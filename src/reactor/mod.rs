@@ -176,6 +176,8 @@ pub struct Reactor {
     departures: Departures,
     arrivals: ArrivalBuffer,
     arrivals_ready: bool,
+    /// What is left of a batch of mail.
+    inbox: std::vec::IntoIter<Mail>,
     shard: Shard,
     io: Io,
     /// The one buffer that sockets are read into.
@@ -252,6 +254,7 @@ impl Reactor {
             departures: Departures::new(Arc::clone(&lines.senders)),
             arrivals: ArrivalBuffer::new(),
             arrivals_ready: false,
+            inbox: Vec::new().into_iter(),
             buffer: vec![0; limits::READ_BUFFER],
             now,
             ticked: now.tick(),

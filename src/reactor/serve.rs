@@ -55,6 +55,7 @@ impl Reactor {
         match slot.state {
             State::Greeting => self.serve_greeting(conn),
             State::Attached if slot.flags.has(Flags::PAUSED) => {}
+            State::Attached if self.shard.is_spent() => self.io.connections.serve_later(conn),
             State::Attached => self.serve_attached(conn, slot.session),
             State::Closing if slot.flags.has(Flags::ENDED) => self.io.connections.free(conn),
             State::Closing => {}
@@ -130,6 +131,9 @@ impl Reactor {
                 }
                 Some(slot) if slot.state == State::Attached => {}
                 _ => return (used, Stop::Gone),
+            }
+            if self.shard.is_spent() {
+                break;
             }
         }
         (used, Stop::Unhandled)

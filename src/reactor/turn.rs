@@ -9,6 +9,8 @@
 //! 7. what this turn found out: broken connections, backlogs that went down
 //! 8. out: one write a connection, one batch and wake-up a reactor, connections that go home, and then the closes
 //!
+//! Of mail, of events and of what was left, no more is handled in a turn than leads to `limits::DELIVERIES_PER_TURN` deliveries.
+//!
 //! So what arrives is answered in the turn that reads it, with one system call, and nobody waits for more than a turn's bounds.
 
 use std::io;
@@ -110,13 +112,19 @@ impl Reactor {
             .connections
             .leftovers()
             .min(limits::LEFTOVERS_PER_TURN);
+        self.shard.begin();
         for event in events {
             if let Source::Connection(conn) = token::source(event.token()) {
                 let ended = event.is_read_closed() || event.is_error();
                 self.on_event(conn, event.is_readable(), ended, event.is_writable());
             }
         }
+        // Anew, so that neither of the two starves the other.
+        self.shard.begin();
         for _ in 0..leftovers {
+            if self.shard.is_spent() {
+                break;
+            }
             let Some(conn) = self.io.connections.next_leftover() else {
                 break;
             };
@@ -154,14 +162,21 @@ impl Reactor {
 
     /// Mail from other shards. True: there is more than one turn takes.
     fn read_mail(&mut self) -> bool {
-        let mut letters = 0;
-        while letters < limits::LETTERS_PER_TURN {
-            let Some(batch) = self.lines.boxes[self.me.index()].take() else {
-                return false;
+        self.shard.begin();
+        for _ in 0..limits::LETTERS_PER_TURN {
+            let mail = match self.inbox.next() {
+                Some(mail) => mail,
+                None => match self.lines.boxes[self.me.index()].take() {
+                    Some(batch) => {
+                        self.inbox = batch.into_iter();
+                        continue;
+                    }
+                    None => return false,
+                },
             };
-            letters += batch.len();
-            for mail in batch {
-                self.shard.mail(mail, self.now, &mut self.io);
+            self.shard.mail(mail, self.now, &mut self.io);
+            if self.shard.is_spent() {
+                break;
             }
         }
         true

@@ -202,6 +202,8 @@ pub struct Shard {
     sys: system::System,
     random: u64,
     slices: Slices,
+    /// Deliveries since [`Shard::begin`].
+    delivered: usize,
     scratch: Scratch,
 }
 
@@ -268,6 +270,7 @@ impl Shard {
             sys: system::System::new(now),
             random: seed,
             slices: Slices::default(),
+            delivered: 0,
             scratch: Scratch::default(),
             shared,
         }
@@ -565,6 +568,16 @@ impl Shard {
         let asking = self.ask_next(now, port);
         let fanning_out = self.fan_out_slice(now, port);
         fanning_out || asking || !self.doomed.is_empty()
+    }
+
+    /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.
+    pub fn begin(&mut self) {
+        self.delivered = 0;
+    }
+
+    /// True if so much was delivered since [`Shard::begin`] that what else there is should wait for the next turn.
+    pub fn is_spent(&self) -> bool {
+        self.delivered >= limits::DELIVERIES_PER_TURN
     }
 
     /// True if [`Shard::work`] has something to do.

@@ -227,3 +227,37 @@ fn bursts_that_alternate_between_readers_arrive_at_once(reactors: usize) {
         }
     }
 }
+
+/// Packets that are small to read and dear to deliver must not fill a turn: whoever asks meanwhile is answered before they are all handled.
+#[test]
+fn a_burst_to_many_does_not_hold_up_the_others() {
+    if Broker::lacks("a promise about this") {
+        return;
+    }
+    let server = Server::start(1);
+    let mut readers: Vec<_> = (0..400)
+        .map(|n| server.client(4, &format!("reader-{n}")))
+        .collect();
+    for reader in &mut readers {
+        reader.subscribe("burst", 0);
+    }
+    let mut other = server.client(4, "other");
+    let mut publisher = server.client(4, "publisher");
+    let mut burst = Publish {
+        topic: "burst",
+        payload: b"x",
+        ..Publish::default()
+    }
+    .encode(4)
+    .repeat(1000);
+    burst.extend(packet::PINGREQ);
+    publisher.send(&burst);
+    // It has begun. The publisher's own answer comes when all of it is handled.
+    readers[0].message_of("burst");
+    other.fence();
+    assert_eq!(
+        publisher.event(Duration::from_millis(5)),
+        super::support::Event::Nothing,
+        "the burst was handled first"
+    );
+}
