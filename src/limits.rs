@@ -46,6 +46,10 @@ pub const SESSION_TIMERS: usize = 4096;
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 
+/// Letters that may wait at a reactor for all full mailboxes together before it handles no more packets until some have left. What can't be
+/// shed is bounded by this: filters that come and go are told to every shard, and each client may change a thousand of them at once.
+pub const POST_LETTERS: usize = 4 * POST_BACKLOG;
+
 /// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
 pub const SESSION_WHEEL_BUCKETS: usize = 4096;
 

@@ -258,9 +258,9 @@ impl Connections {
         self.leftovers.len()
     }
 
-    /// Whether the next turn has something to do without an event.
-    pub fn has_work(&self) -> bool {
-        !(self.leftovers.is_empty()
+    /// Whether the next turn has something to do without an event, where `crowded` says that packets wait.
+    pub fn has_work(&self, crowded: bool) -> bool {
+        !((crowded || self.leftovers.is_empty())
             && self.closing.is_empty()
             && self.lost.is_empty()
             && self.drained.is_empty())

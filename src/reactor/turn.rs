@@ -122,7 +122,7 @@ impl Reactor {
         // Anew, so that neither of the two starves the other.
         self.shard.begin();
         for _ in 0..leftovers {
-            if self.shard.is_spent() {
+            if self.is_spent() {
                 break;
             }
             let Some(conn) = self.io.connections.next_leftover() else {
@@ -141,7 +141,8 @@ impl Reactor {
         counters.mail_waits.add(u64::from(work.later));
         counters.mail_batches.add(self.io.post.take_posted());
         work.later |= self.send_departures();
-        work.now |= self.io.connections.has_work();
+        // Those who wait for mail to leave are served when some has: `later` is set then.
+        work.now |= self.io.connections.has_work(self.io.post.is_crowded());
         work
     }
 
@@ -164,15 +165,12 @@ impl Reactor {
     fn read_mail(&mut self) -> bool {
         self.shard.begin();
         for _ in 0..limits::LETTERS_PER_TURN {
-            let mail = match self.inbox.next() {
-                Some(mail) => mail,
-                None => match self.lines.boxes[self.me.index()].take() {
-                    Some(batch) => {
-                        self.inbox = batch.into_iter();
-                        continue;
-                    }
-                    None => return false,
-                },
+            let Some(mail) = self.inbox.next() else {
+                let Some(batch) = self.lines.boxes[self.me.index()].take() else {
+                    return false;
+                };
+                self.inbox = batch.into_iter();
+                continue;
             };
             self.shard.mail(mail, self.now, &mut self.io);
             if self.shard.is_spent() {
