@@ -107,7 +107,7 @@ impl Connections {
             return;
         };
         let mut chain = std::mem::take(&mut slot.chain);
-        if slot.flags.has(Flags::BROKEN) {
+        if chain.is_empty() || slot.flags.has(Flags::BROKEN) {
             return;
         }
         debug_assert_eq!(slot.unwritten(), 0, "packets behind a backlog go there");

@@ -261,3 +261,37 @@ fn a_burst_to_many_does_not_hold_up_the_others() {
         "the burst was handled first"
     );
 }
+
+/// A small packet, then one that is written from where it is: what the socket doesn't take of the two stays in order.
+#[test]
+fn large_packets_behind_small_ones_wait_for_a_slow_reader() {
+    let server = Server::with(1, &[("queue_messages", 2000), ("queue_bytes", 64 << 20)]);
+    let mut slow = server.client(5, "slow");
+    slow.subscribe("mixed", 1);
+    let mut publisher = server.client(4, "publisher");
+    let large = vec![b'l'; 30_000];
+    let mut burst = Vec::new();
+    for n in 0..500u16 {
+        let payload = if n % 2 == 0 { &large[..10] } else { &large };
+        burst.extend(
+            Publish {
+                topic: "mixed",
+                payload,
+                ..Publish::default()
+            }
+            .encode(4),
+        );
+    }
+    // 8 MB at QoS 0: some of it is shed, and none of it may break the stream.
+    publisher.send(&burst);
+    publisher.fence();
+    publisher.publish("mixed", b"last", 1);
+    loop {
+        let message = slow.message();
+        slow.settle(&message);
+        if message.payload == b"last" {
+            break;
+        }
+        assert!(matches!(message.payload.len(), 10 | 30_000));
+    }
+}
