@@ -34,6 +34,13 @@ pub const RETAINED_PART: usize = 128;
 /// See [`RETAINED_PART`].
 pub const RETAINED_LOOK: usize = 4096;
 
+/// Sessions that go on with their retained messages in one turn.
+pub const RETAINED_ASKS: usize = 8;
+
+/// Topics that a session which is being sent retained messages notes as heard of live, 8 bytes each. Past it a retained message may follow a newer
+/// one, which the standard allows.
+pub const RETAINED_SEEN: usize = 4096;
+
 /// Retained messages that are looked at in a tick for an expiry that is over.
 pub const RETAINED_SWEEP: usize = 256;
 
