@@ -17,6 +17,10 @@ pub const MAX_UNRELEASED: usize = 1024;
 /// Deliveries of a fan-out between two turns of the loop: at some 10 us each, 512 hold the others up for 5 ms at most.
 pub const FANOUT_SLICE: usize = 512;
 
+/// Deliveries after which a reactor handles no more mail, or no more packets, in a turn. A message to a few hundred subscribers is a small packet:
+/// a full read buffer of those would hold everybody up for seconds. 2,048 take some 2 ms, and 20 ms if each is a write of its own.
+pub const DELIVERIES_PER_TURN: usize = 2048;
+
 /// Subscribers in all the fan-outs that wait on one shard, 4 bytes each. Past it QoS 0 fan-outs are shed; QoS 1 and 2 are bounded by their
 /// publishers' windows.
 pub const FANOUT_BACKLOG: usize = 16 << 20;
@@ -29,6 +33,13 @@ pub const MAX_ROUTES: usize = 100_000;
 pub const RETAINED_PART: usize = 128;
 /// See [`RETAINED_PART`].
 pub const RETAINED_LOOK: usize = 4096;
+
+/// Sessions that go on with their retained messages in one turn.
+pub const RETAINED_ASKS: usize = 8;
+
+/// Topics that a session which is being sent retained messages notes as heard of live, 8 bytes each. Past it a retained message may follow a newer
+/// one, which the standard allows.
+pub const RETAINED_SEEN: usize = 4096;
 
 /// Retained messages that are looked at in a tick for an expiry that is over.
 pub const RETAINED_SWEEP: usize = 256;
@@ -49,6 +60,10 @@ pub const SPARE_LETTERS: usize = 64;
 
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
+
+/// Letters that may wait at a reactor for all full mailboxes together before it handles no more packets until some have left. What can't be
+/// shed is bounded by this: filters that come and go are told to every shard, and each client may change a thousand of them at once.
+pub const POST_LETTERS: usize = 4 * POST_BACKLOG;
 
 /// Buckets of a shard's wheel: sessions that end and wills; 4,096 ticks are 17 minutes, longer ones are looked at again.
 pub const SESSION_WHEEL_BUCKETS: usize = 4096;
@@ -197,7 +212,7 @@ pub const MAIL_BATCH: usize = 1024;
 /// Batches of mail that a reactor's mailbox holds.
 pub const MAILBOX_BATCHES: usize = 512;
 
-/// Letters handled in one turn, give or take a batch.
+/// Letters handled in one turn.
 pub const LETTERS_PER_TURN: usize = 2048;
 
 /// Bytes of packets that wait for the end of the turn, over all connections; then they are written at once. Stays in the second-level cache.

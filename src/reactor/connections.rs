@@ -258,9 +258,9 @@ impl Connections {
         self.leftovers.len()
     }
 
-    /// Whether the next turn has something to do without an event.
-    pub fn has_work(&self) -> bool {
-        !(self.leftovers.is_empty()
+    /// Whether the next turn has something to do without an event, where `crowded` says that packets wait.
+    pub fn has_work(&self, crowded: bool) -> bool {
+        !((crowded || self.leftovers.is_empty())
             && self.closing.is_empty()
             && self.lost.is_empty()
             && self.drained.is_empty())
@@ -331,7 +331,7 @@ impl Connections {
         let now = self.now.tick();
         let write_deadline = self.write_deadline(conn);
         let slot = self.slots.get_mut(conn)?;
-        if slot.flags.has(Flags::PAUSED) {
+        if slot.flags.any(Flags::PAUSED.and(Flags::QUEUED)) {
             // It is not its fault that nothing was read.
             slot.last_seen = now;
         }
@@ -470,6 +470,8 @@ impl Port for Io {
             return;
         };
         slot.flags.put(Flags::PAUSED, paused);
+        // It was not its fault that nothing was read: a timer that fires before the next read must not take it for silent.
+        slot.last_seen = self.connections.now.tick();
         let waits = Flags::READABLE.and(Flags::UNHANDLED).and(Flags::ENDED);
         if !paused && slot.flags.any(waits) {
             self.connections.serve_later(conn);

@@ -2,7 +2,8 @@
 //!
 //! Order holds from one sender to one receiver. A batch costs one push and, if the receiver sleeps, one wake-up. A ring that is full
 //! refuses: the batch stays at its sender, in order, and is tried again each turn. So nothing is ever lost here; what bounds the memory is
-//! that a shard sheds QoS 0 while [`Post::has_room`] says no, and stops reading from publishers whose QoS 1 and 2 messages are unsettled.
+//! that a shard sheds QoS 0 while [`Post::has_room`] says no, stops reading from publishers whose QoS 1 and 2 messages are unsettled, and that
+//! its reactor handles no packets while [`Post::is_crowded`]. Mail is handled all the time, so two that are crowded free each other.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub struct Post<T> {
     touched: Vec<ReactorId>,
     /// Emptied batches of others, to be filled again.
     spare: Vec<Vec<T>>,
+    /// Letters that wait, for all receivers together.
+    letters: usize,
     /// Batches posted since [`Post::take_posted`] was asked.
     posted: u64,
 }
@@ -126,6 +129,7 @@ impl<T> Post<T> {
             waiting,
             touched: Vec::new(),
             spare: Vec::new(),
+            letters: 0,
             posted: 0,
         }
     }
@@ -137,6 +141,7 @@ impl<T> Post<T> {
             self.touched.push(to);
         }
         outgoing.open.push(mail);
+        self.letters += 1;
         // A batch stays small enough to be handled in a turn.
         if outgoing.open.len() >= limits::MAIL_BATCH {
             outgoing.seal(&mut self.spare);
@@ -147,6 +152,11 @@ impl<T> Post<T> {
     /// False while too much waits for a ring that is full.
     pub fn has_room(&self, to: ReactorId) -> bool {
         self.waiting[to.index()].sealed.len() < limits::POST_BACKLOG / limits::MAIL_BATCH
+    }
+
+    /// True while so much waits, over all receivers, that nothing should be done that may lead to more.
+    pub fn is_crowded(&self) -> bool {
+        self.letters >= limits::POST_LETTERS
     }
 
     /// Send every batch that its ring takes. True: some wait.
@@ -181,10 +191,12 @@ impl<T> Post<T> {
     fn offer(&mut self, to: ReactorId) {
         let outgoing = &mut self.waiting[to.index()];
         while let Some(batch) = outgoing.sealed.pop_front() {
+            let letters = batch.len();
             if let Err(batch) = self.boxes[to.index()].push(batch) {
                 outgoing.sealed.push_front(batch);
                 return;
             }
+            self.letters -= letters;
             self.posted += 1;
         }
     }
@@ -227,6 +239,25 @@ mod tests {
         assert_eq!(got, (0..many).collect::<Vec<_>>());
         assert!(post.has_room(TO));
         assert!(boxes[0].take().is_none());
+    }
+
+    #[test]
+    fn what_waits_for_all_receivers_is_counted() {
+        let boxes = boxes(3, 1);
+        let mut post = Post::new(Arc::clone(&boxes));
+        for letter in 0..(limits::POST_LETTERS + 2 * limits::MAIL_BATCH) as u32 {
+            assert!(!post.is_crowded() || letter as usize >= limits::POST_LETTERS);
+            post.post(ReactorId(1 + letter as u16 % 2), letter);
+        }
+        assert!(post.flush() && post.is_crowded(), "one batch each has left");
+        for reactor in [1, 2] {
+            boxes[reactor].take();
+        }
+        assert!(post.flush() && !post.is_crowded());
+        while post.flush() {
+            boxes.iter().for_each(|mailbox| drop(mailbox.take()));
+        }
+        assert_eq!(post.letters, 0);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod slots;
 pub mod token;
 mod turn;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -176,6 +177,8 @@ pub struct Reactor {
     departures: Departures,
     arrivals: ArrivalBuffer,
     arrivals_ready: bool,
+    /// What is left of a batch of mail.
+    inbox: VecDeque<Mail>,
     shard: Shard,
     io: Io,
     /// The one buffer that sockets are read into.
@@ -262,6 +265,7 @@ impl Reactor {
             departures: Departures::new(Arc::clone(&lines.senders)),
             arrivals: ArrivalBuffer::new(),
             arrivals_ready: false,
+            inbox: VecDeque::new(),
             buffer: vec![0; limits::READ_BUFFER],
             now,
             ticked: now.tick(),

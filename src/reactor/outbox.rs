@@ -97,14 +97,20 @@ impl Outbox {
             .flatten()
     }
 
-    /// Fill `slices` with the first pieces of a chain; how many there are.
-    pub fn gather<'a>(&'a self, chain: Chain, slices: &mut [IoSlice<'a>]) -> usize {
+    /// Fill `slices` with the first pieces of a chain: how many there are, and the rest of the chain.
+    pub fn gather<'a>(&'a self, chain: Chain, slices: &mut [IoSlice<'a>]) -> (usize, Chain) {
+        let mut rest = chain;
         let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(self.pieces(chain)) {
-            *slice = IoSlice::new(piece);
+        for slice in slices {
+            let Some(piece) = self.pieces.get(rest.head as usize) else {
+                break;
+            };
+            *slice = IoSlice::new(&self.bytes[piece.start as usize..][..piece.len as usize]);
+            rest.head = piece.next;
+            rest.bytes -= piece.len;
             count += 1;
         }
-        count
+        (count, rest)
     }
 
     /// Bytes in the buffer.
@@ -155,8 +161,12 @@ mod tests {
         assert_eq!((chains[0].bytes, chains[1].bytes), (3, 3));
         assert_eq!(outbox.whole(chains[0]), None);
         let mut slices = [IoSlice::new(&[]); 1];
-        assert_eq!(outbox.gather(chains[0], &mut slices), 1);
-        assert_eq!(&*slices[0], b"ab");
+        let (count, rest) = outbox.gather(chains[0], &mut slices);
+        assert_eq!((count, &*slices[0]), (1, b"ab".as_slice()));
+        assert_eq!((all(rest), rest.bytes), (vec![b"c".as_slice()], 1));
+        let (count, rest) = outbox.gather(rest, &mut slices);
+        assert_eq!((count, &*slices[0]), (1, b"c".as_slice()));
+        assert!(rest.is_empty() && rest.bytes == 0);
         let touched = outbox.take_touched();
         assert_eq!(touched, [conn(0), conn(1)]);
         outbox.clear(touched);

@@ -106,26 +106,35 @@ impl Connections {
         let Some(slot) = self.slots.get_mut(conn) else {
             return;
         };
-        let chain = std::mem::take(&mut slot.chain);
+        let mut chain = std::mem::take(&mut slot.chain);
         if chain.is_empty() || slot.flags.has(Flags::BROKEN) {
             return;
         }
         debug_assert_eq!(slot.unwritten(), 0, "packets behind a backlog go there");
-        let written = if let Some(bytes) = self.outbox.whole(chain) {
-            tcp::write(&slot.socket, bytes)
-        } else {
-            let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
-            let count = self.outbox.gather(chain, &mut pieces);
-            tcp::write_all_of(&slot.socket, &pieces[..count])
-        };
-        let Writing::Taken(taken) = written else {
-            self.lose(conn, CloseCause::PeerGone);
-            return;
-        };
-        if taken < chain.bytes as usize {
-            self.keep_rest(conn, chain, taken);
+        // A chain may have more pieces than one write takes. Only what a full socket left over may become a backlog: the poller tells
+        // of room only where there was none.
+        while !chain.is_empty() {
+            let Some(slot) = self.slots.get(conn) else {
+                return;
+            };
+            let (written, rest) = if let Some(bytes) = self.outbox.whole(chain) {
+                (tcp::write(&slot.socket, bytes), Chain::default())
+            } else {
+                let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
+                let (count, rest) = self.outbox.gather(chain, &mut pieces);
+                (tcp::write_all_of(&slot.socket, &pieces[..count]), rest)
+            };
+            let Writing::Taken(taken) = written else {
+                self.lose(conn, CloseCause::PeerGone);
+                return;
+            };
+            self.counters().bytes_out.add(taken as u64);
+            if taken < (chain.bytes - rest.bytes) as usize {
+                self.keep_rest(conn, chain, taken);
+                return;
+            }
+            chain = rest;
         }
-        self.counters().bytes_out.add(taken as u64);
     }
 
     /// Keep the packets of a chain, but for the first `taken` bytes, until the socket has room.

@@ -55,6 +55,7 @@ impl Reactor {
         match slot.state {
             State::Greeting => self.serve_greeting(conn),
             State::Attached if slot.flags.has(Flags::PAUSED) => {}
+            State::Attached if self.is_spent() => self.io.connections.serve_later(conn),
             State::Attached => self.serve_attached(conn, slot.session),
             State::Closing if slot.flags.has(Flags::ENDED) => self.io.connections.free(conn),
             State::Closing => {}
@@ -105,6 +106,11 @@ impl Reactor {
         }
     }
 
+    /// Packets should wait: they have led to enough deliveries in this turn, or to more mail than leaves.
+    pub(super) fn is_spent(&self) -> bool {
+        self.shard.is_spent() || self.io.post.is_crowded()
+    }
+
     /// Give the shard the packets at the start of `bytes`; how many bytes they are, and why it ended.
     fn packets(&mut self, conn: ConnId, session: SessionIdx, bytes: &[u8]) -> (usize, Stop) {
         let max = self.io.connections.mqtt().max_packet_size;
@@ -130,6 +136,9 @@ impl Reactor {
                 }
                 Some(slot) if slot.state == State::Attached => {}
                 _ => return (used, Stop::Gone),
+            }
+            if self.is_spent() {
+                break;
             }
         }
         (used, Stop::Unhandled)

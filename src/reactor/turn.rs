@@ -9,8 +9,11 @@
 //! 7. what this turn found out: broken connections, backlogs that went down
 //! 8. out: one write a connection, one batch and wake-up a reactor, connections that go home, and then the closes
 //!
+//! Of mail, of events and of what was left, no more is handled in a turn than leads to `limits::DELIVERIES_PER_TURN` deliveries.
+//!
 //! So what arrives is answered in the turn that reads it, with one system call, and nobody waits for more than a turn's bounds.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -111,13 +114,19 @@ impl Reactor {
             .connections
             .leftovers()
             .min(limits::LEFTOVERS_PER_TURN);
+        self.shard.begin();
         for event in events {
             if let Source::Connection(conn) = token::source(event.token()) {
                 let ended = event.is_read_closed() || event.is_error();
                 self.on_event(conn, event.is_readable(), ended, event.is_writable());
             }
         }
+        // Anew, so that neither of the two starves the other.
+        self.shard.begin();
         for _ in 0..leftovers {
+            if self.is_spent() {
+                break;
+            }
             let Some(conn) = self.io.connections.next_leftover() else {
                 break;
             };
@@ -134,7 +143,8 @@ impl Reactor {
         counters.mail_waits.add(u64::from(work.later));
         counters.mail_batches.add(self.io.post.take_posted());
         work.later |= self.send_departures();
-        work.now |= self.io.connections.has_work();
+        // Those who wait for mail to leave are served when some has: `later` is set then.
+        work.now |= self.io.connections.has_work(self.io.post.is_crowded());
         work
     }
 
@@ -155,16 +165,20 @@ impl Reactor {
 
     /// Mail from other shards. True: there is more than one turn takes.
     fn read_mail(&mut self) -> bool {
-        let mut letters = 0;
-        while letters < limits::LETTERS_PER_TURN {
-            let Some(mut batch) = self.lines.boxes[self.me.index()].take() else {
-                return false;
+        self.shard.begin();
+        for _ in 0..limits::LETTERS_PER_TURN {
+            let Some(mail) = self.inbox.pop_front() else {
+                let Some(batch) = self.lines.boxes[self.me.index()].take() else {
+                    return false;
+                };
+                let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(batch));
+                self.io.post.reuse(Vec::from(emptied));
+                continue;
             };
-            letters += batch.len();
-            for mail in batch.drain(..) {
-                self.shard.mail(mail, self.now, &mut self.io);
+            self.shard.mail(mail, self.now, &mut self.io);
+            if self.shard.is_spent() {
+                break;
             }
-            self.io.post.reuse(batch);
         }
         true
     }

@@ -70,6 +70,7 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) {
+        self.delivered += 1;
         if message.is_expired(now) {
             self.counters().dropped_expired.add(1);
             return;

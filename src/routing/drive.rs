@@ -253,6 +253,16 @@ impl Shard {
         fanning_out || asking || !self.doomed.is_empty()
     }
 
+    /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.
+    pub fn begin(&mut self) {
+        self.delivered = 0;
+    }
+
+    /// True if so much was delivered since [`Shard::begin`] that what else there is should wait for the next turn.
+    pub fn is_spent(&self) -> bool {
+        self.delivered >= limits::DELIVERIES_PER_TURN
+    }
+
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
         !self.fanouts.is_empty() || !self.asking.is_empty() || !self.doomed.is_empty()

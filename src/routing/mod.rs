@@ -203,6 +203,8 @@ pub struct Shard {
     sys: system::System,
     random: u64,
     slices: Slices,
+    /// Deliveries since [`Shard::begin`].
+    delivered: usize,
     scratch: Scratch,
 }
 
@@ -269,6 +271,7 @@ impl Shard {
             sys: system::System::new(now),
             random: seed,
             slices: Slices::default(),
+            delivered: 0,
             scratch: Scratch::default(),
             shared,
         }

@@ -74,7 +74,9 @@ impl Shard {
             let receipt = self.receipt();
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
             receipts.refuse(id, publish.qos, receipt, Outcome::Forbidden);
-            return self.release_acks(idx, port);
+            self.release_acks(idx, port)?;
+            self.pause_if_owed(idx, port);
+            return Ok(());
         }
         let receipt = self.receipt();
         let message = Arc::new(self.message(idx, publish, &topic, Some(receipt), now));
@@ -229,8 +231,7 @@ impl Shard {
                 message.expect();
                 self.retain(message, port);
             } else {
-                message.expect();
-                port.post(home, Mail::Retain(Arc::clone(message)));
+                self.hand(home, message, Mail::Retain, port);
             }
         }
     }

@@ -19,8 +19,8 @@ use super::mail::{Mail, QueryId};
 use super::port::Port;
 use super::subscribe::Wanted;
 use crate::clock::Millis;
-use crate::ids::{ReactorId, SessionId, SessionIdx};
-use crate::limits::{RETAINED_LOOK, RETAINED_SWEEP};
+use crate::ids::{ReactorId, SessionIdx};
+use crate::limits::{RETAINED_ASKS, RETAINED_LOOK, RETAINED_SEEN, RETAINED_SWEEP};
 use crate::session::Flags;
 use crate::session::message::Message;
 use crate::topic::filter::has_wildcard;
@@ -129,12 +129,14 @@ struct Query {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     queries: VecDeque<Query>,
-    /// Topics of live messages since the first query began.
+    /// Topics of live messages since the first query began; the first so many of them.
     seen: HashSet<TopicHash>,
     /// SUBACKs that wait; queries come with them.
     subacks: u32,
     /// The answer that is awaited.
     ticket: Option<u32>,
+    /// It stands among those that go on next.
+    goes_on: bool,
 }
 
 impl Shard {
@@ -295,18 +297,35 @@ impl Shard {
             self.send_part(idx, &messages, resume, now, port);
             if goes_on {
                 // The next part in the next turn: what was sent has to be written first.
-                self.asking.push_back(session);
+                self.ask_later(idx);
                 return;
             }
         }
     }
 
-    /// One session goes on with its retained messages. True: more wait.
-    pub(super) fn ask_next(&mut self, now: Millis, port: &mut impl Port) -> bool {
-        if let Some(session) = self.asking.pop_front()
-            && let Some(idx) = self.live(session)
+    /// The session goes on in a later turn. It stands in line once, however often it is told.
+    fn ask_later(&mut self, idx: SessionIdx) {
+        let session = self.id_of(idx);
+        if let Some(watch) = self.watches.get_mut(&idx)
+            && !watch.goes_on
         {
-            self.ask(idx, now, port);
+            watch.goes_on = true;
+            self.asking.push_back(session);
+        }
+    }
+
+    /// Some sessions go on with their retained messages. True: more wait.
+    pub(super) fn ask_next(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        for _ in 0..RETAINED_ASKS.min(self.asking.len()) {
+            let Some(session) = self.asking.pop_front() else {
+                break;
+            };
+            if let Some(idx) = self.live(session) {
+                if let Some(watch) = self.watches.get_mut(&idx) {
+                    watch.goes_on = false;
+                }
+                self.ask(idx, now, port);
+            }
         }
         !self.asking.is_empty()
     }
@@ -338,8 +357,7 @@ impl Shard {
         }
         watch.ticket = None;
         self.send_part(idx, messages, resume, now, port);
-        let session: SessionId = query.session;
-        self.asking.push_back(session);
+        self.ask_later(idx);
     }
 
     fn send_part(
@@ -386,7 +404,9 @@ impl Shard {
 
     /// A live message goes to a session that is being sent retained ones.
     pub(super) fn saw_live(&mut self, idx: SessionIdx, message: &Message) {
-        if let Some(watch) = self.watches.get_mut(&idx) {
+        if let Some(watch) = self.watches.get_mut(&idx)
+            && watch.seen.len() < RETAINED_SEEN
+        {
             watch.seen.insert(message.hash);
         }
     }
@@ -397,10 +417,7 @@ impl Shard {
             && let Some(watch) = self.watches.get(&idx)
             && watch.ticket.is_none()
         {
-            let session = self.id_of(idx);
-            if self.asking.back() != Some(&session) {
-                self.asking.push_back(session);
-            }
+            self.ask_later(idx);
         }
     }
 

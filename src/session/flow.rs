@@ -210,7 +210,10 @@ impl Flow {
             }
             Some(at) => {
                 let flying = &mut self.inflight[at];
-                self.acked = self.acked.wrapping_add(1);
+                // A second PUBREC is answered, but is no progress for those who wait.
+                if flying.phase == Phase::Published {
+                    self.acked = self.acked.wrapping_add(1);
+                }
                 flying.phase = Phase::Released;
                 flying.delivery = None;
                 Acked::Release
@@ -517,6 +520,19 @@ mod tests {
         assert!(flow.has_stalled(), "nothing since");
         flow.take_held();
         assert!(!flow.has_stalled(), "nobody waits");
+    }
+
+    #[test]
+    fn a_pubrec_that_is_repeated_is_no_progress() {
+        let (mut flow, mut next) = (Flow::default(), 0);
+        flow.launch(delivery(Qos::ExactlyOnce, b"a"), &mut next);
+        for name in *b"bcd" {
+            flow.enqueue(once(name), LIMITS);
+        }
+        assert_eq!(flow.pubrec(id(1), ReasonCode::SUCCESS), Acked::Release);
+        assert!(!flow.has_stalled());
+        assert_eq!(flow.pubrec(id(1), ReasonCode::SUCCESS), Acked::Release);
+        assert!(flow.has_stalled());
     }
 
     #[test]

@@ -40,9 +40,12 @@ impl Receipts {
     }
 
     /// Messages that count against our Receive Maximum (section 4.9).
+    ///
+    /// A client that keeps the rules owes no PUBREL for what it was not sent a PUBREC for. One that releases at once, or goes on sending what
+    /// is refused, is bound by what is owed to it.
     pub fn unacked(&self) -> usize {
         let once = self.owed.iter().filter(|owed| owed.qos == Qos::AtLeastOnce);
-        once.count() + self.unreleased.len()
+        (once.count() + self.unreleased.len()).max(self.owed.len())
     }
 
     /// Acknowledgements that wait for a message to be settled.
@@ -222,6 +225,18 @@ mod tests {
         receipts.disconnected();
         receipts.settled(Receipt(2), Outcome::Refused);
         assert!(receipts.is_empty(), "its publisher was away");
+    }
+
+    #[test]
+    fn what_is_owed_counts_whether_or_not_it_is_unreleased() {
+        let mut receipts = Receipts::default();
+        receipts.take(id(1), ONCE, Receipt(0));
+        for n in 1..=3 {
+            assert!(receipts.take(id(2), TWICE, Receipt(n)));
+            assert!(receipts.release(id(2)), "before its PUBREC");
+        }
+        receipts.refuse(id(2), TWICE, Receipt(4), Outcome::Forbidden);
+        assert_eq!(receipts.unacked(), 5);
     }
 
     #[test]

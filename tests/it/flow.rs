@@ -12,6 +12,7 @@ with_one_and_three_reactors!(
     a_client_gets_no_more_than_its_receive_maximum,
     stray_acknowledgements_do_not_raise_the_window,
     the_server_limits_what_is_unacknowledged,
+    a_release_before_its_time_frees_no_place,
     a_pubrec_with_an_error_ends_the_exchange,
     qos_2_is_delivered_once,
     a_packet_that_is_too_large_for_the_client_is_not_sent,
@@ -156,6 +157,31 @@ fn the_server_limits_what_is_unacknowledged(reactors: usize) {
         }
         .encode(5),
     );
+    assert_eq!(client.closes(), Some(0x93), "receive maximum exceeded");
+}
+
+fn a_release_before_its_time_frees_no_place(reactors: usize) {
+    if Broker::lacks("acknowledgements that wait for a full queue") {
+        return;
+    }
+    let server = Server::with(reactors, &[("receive_maximum", 4), ("queue_messages", 1)]);
+    let mut deaf = server.client(5, "deaf");
+    deaf.subscribe("full", 2);
+    let mut client = server.client(5, "hasty");
+    // Some are in flight and one is queued; the others wait for that queue.
+    for _ in 0..100 {
+        client.send(
+            &Publish {
+                topic: "full",
+                payload: b"x",
+                qos: 2,
+                id: 1,
+                ..Publish::default()
+            }
+            .encode(5),
+        );
+        client.send(&packet::ack(6, 1));
+    }
     assert_eq!(client.closes(), Some(0x93), "receive maximum exceeded");
 }
 

@@ -11,6 +11,7 @@ with_one_and_three_reactors!(
     a_slow_reader_gets_every_qos_1_message,
     a_full_queue_holds_the_publisher_and_loses_nothing,
     a_publisher_that_reads_no_acks_is_bounded,
+    bursts_that_alternate_between_readers_arrive_at_once,
 );
 
 /// How much the flood may make the server grow: backlog, queue and socket buffers of one connection, with room for the allocator.
@@ -194,4 +195,103 @@ fn a_full_queue_holds_the_publisher_and_loses_nothing(reactors: usize) {
     publisher
         .join()
         .expect("a publisher whose messages were all taken");
+}
+
+/// What a turn has for one connection may be more pieces than one write takes. None of it may wait for a socket that is not full.
+fn bursts_that_alternate_between_readers_arrive_at_once(reactors: usize) {
+    let server = Server::start(reactors);
+    let mut readers: Vec<_> = (0..2)
+        .map(|n| server.client(5, &format!("reader-{n}")))
+        .collect();
+    for reader in &mut readers {
+        reader.subscribe("burst", 0);
+    }
+    let mut publisher = server.client(4, "publisher");
+    for round in 0..3 {
+        let burst: Vec<u8> = (0..500u16)
+            .flat_map(|n| {
+                let text = format!("{round}-{n}");
+                Publish {
+                    topic: "burst",
+                    payload: text.as_bytes(),
+                    ..Publish::default()
+                }
+                .encode(4)
+            })
+            .collect();
+        publisher.send(&burst);
+        for reader in &mut readers {
+            for n in 0..500u16 {
+                assert_eq!(reader.take_of("burst"), format!("{round}-{n}"));
+            }
+        }
+    }
+}
+
+/// Packets that are small to read and dear to deliver must not fill a turn: whoever asks meanwhile is answered before they are all handled.
+#[test]
+fn a_burst_to_many_does_not_hold_up_the_others() {
+    if Broker::lacks("a promise about this") {
+        return;
+    }
+    let server = Server::start(1);
+    let mut readers: Vec<_> = (0..400)
+        .map(|n| server.client(4, &format!("reader-{n}")))
+        .collect();
+    for reader in &mut readers {
+        reader.subscribe("burst", 0);
+    }
+    let mut other = server.client(4, "other");
+    let mut publisher = server.client(4, "publisher");
+    let mut burst = Publish {
+        topic: "burst",
+        payload: b"x",
+        ..Publish::default()
+    }
+    .encode(4)
+    .repeat(1000);
+    burst.extend(packet::PINGREQ);
+    publisher.send(&burst);
+    // It has begun. The publisher's own answer comes when all of it is handled.
+    readers[0].message_of("burst");
+    other.fence();
+    assert_eq!(
+        publisher.event(Duration::from_millis(5)),
+        super::support::Event::Nothing,
+        "the burst was handled first"
+    );
+}
+
+/// A small packet, then one that is written from where it is: what the socket doesn't take of the two stays in order.
+#[test]
+fn large_packets_behind_small_ones_wait_for_a_slow_reader() {
+    let server = Server::with(1, &[("queue_messages", 2000), ("queue_bytes", 64 << 20)]);
+    let mut slow = server.client(5, "slow");
+    slow.subscribe("mixed", 1);
+    let mut publisher = server.client(4, "publisher");
+    let large = vec![b'l'; 30_000];
+    let mut burst = Vec::new();
+    for n in 0..500u16 {
+        let payload = if n % 2 == 0 { &large[..10] } else { &large };
+        burst.extend(
+            Publish {
+                topic: "mixed",
+                payload,
+                ..Publish::default()
+            }
+            .encode(4),
+        );
+    }
+    // 8 MB at QoS 0: some of it is shed, and none of it may break the stream.
+    publisher.send(&burst);
+    publisher.fence();
+    publisher.publish("mixed", b"last", 1);
+    loop {
+        let message = slow.message();
+        slow.settle(&message);
+        if message.payload == b"last" {
+            break;
+        }
+        assert!(matches!(message.payload.len(), 10 | 30_000));
+    }
 }
