@@ -25,6 +25,13 @@ pub const FANOUT_BACKLOG: usize = 16 << 20;
 /// back ends, not for a filter a phone.
 pub const MAX_ROUTES: usize = 100_000;
 
+/// Bytes of the messages that wait in them, and past it the same: a few hundred subscribers make few entries, but each message may be large.
+pub const FANOUT_BYTES: usize = 64 << 20;
+
+/// What a shard delivers at once in a turn, and filters and groups it finds for that, before later messages wait for a slice and each
+/// connection has one packet handled: a megabyte of small messages to 500 subscribers each would be minutes.
+pub const SPENT_PER_TURN: usize = 4096;
+
 /// Shared groups over all shards. Many may have the same filter, so that the filters alone don't bound them; a message to it goes to each.
 pub const MAX_GROUPS: usize = 100_000;
 

@@ -131,6 +131,9 @@ impl Reactor {
                 Some(slot) if slot.state == State::Attached => {}
                 _ => return (used, Stop::Gone),
             }
+            if self.shard.is_spent() {
+                break;
+            }
         }
         (used, Stop::Unhandled)
     }

@@ -198,6 +198,8 @@ pub struct Shard {
     /// Clients that can only be told by closing their connection that a message was refused.
     doomed: Vec<(SessionId, ConnId, Fault)>,
     fanouts: fanout::Fanouts,
+    /// Deliveries at once since the last [`Shard::work`].
+    spent: usize,
     frames: frames::Frames,
     sys: system::System,
     random: u64,
@@ -264,6 +266,7 @@ impl Shard {
             spreading: HashMap::new(),
             doomed: Vec::new(),
             fanouts: fanout::Fanouts::default(),
+            spent: 0,
             frames: frames::Frames::default(),
             sys: system::System::new(now),
             random: seed,
@@ -561,10 +564,16 @@ impl Shard {
 
     /// One slice of the work that is too long for one turn. True: there is more.
     pub fn work(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        self.spent = 0;
         self.expel_doomed(now, port);
         let asking = self.ask_next(now, port);
         let fanning_out = self.fan_out_slice(now, port);
         fanning_out || asking || !self.doomed.is_empty()
+    }
+
+    /// True if this turn has delivered as much as one should: what is not urgent waits for the next.
+    pub fn is_spent(&self) -> bool {
+        self.spent >= limits::SPENT_PER_TURN
     }
 
     /// True if [`Shard::work`] has something to do.

@@ -213,6 +213,7 @@ impl Shard {
                     groups.push((picked, Arc::clone(group.key)));
                 }
             });
+        self.spent += groups.len();
         for reactor in to.iter() {
             if reactor == self.me {
                 message.expect();
