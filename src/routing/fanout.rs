@@ -102,6 +102,8 @@ impl Shard {
             .iter()
             .map(|filter| self.index.subscribers(*filter).len())
             .sum();
+        // Filters cost their search, whoever has them and whenever they are served.
+        self.spent += matched.len();
         let waits = self.fanouts.has_lane(message.hash);
         if total > 0 && (waits || total > self.slices.fanout || self.is_spent()) {
             if message.qos == Qos::AtMostOnce && !self.fanouts.has_room(&message, total) {
@@ -120,7 +122,7 @@ impl Shard {
             let mut entries = std::mem::take(&mut self.scratch.entries);
             entries.clear();
             self.index.snapshot(&matched, &mut entries);
-            self.spent += total + matched.len();
+            self.spent += total;
             self.serve(&message, &entries, self.serial, &matched, now, port);
             self.scratch.entries = entries;
             self.settle(&message, port);
