@@ -149,8 +149,8 @@ impl Shard {
                 now,
                 port,
             );
+            left = left.saturating_sub((end - job.at).max(matched.len()));
             self.scratch.matched = matched;
-            left -= end - job.at;
             self.fanouts.backlog -= end - job.at;
             job.at = end;
             let done = (job.at == job.entries.len()).then(|| Arc::clone(&job.message));

@@ -151,7 +151,10 @@ fn a_trickle_of_acknowledgements_holds_nobody_for_long(reactors: usize) {
         return;
     }
     let server = Server::with(reactors, &[("queue_messages", 1), ("write_timeout", 1)]);
-    let mut slow = server.client(5, "slow");
+    let (mut slow, _) = server.connect(&Connect {
+        props: &[Prop::Two(id::RECEIVE_MAXIMUM, 4)],
+        ..Connect::new(5, "slow")
+    });
     slow.subscribe("held", 1);
     let mut publisher = server.client(5, "publisher");
     for id in 1..=60 {
@@ -179,6 +182,7 @@ fn a_trickle_of_acknowledgements_holds_nobody_for_long(reactors: usize) {
         }
         assert!(start.elapsed() < Duration::from_secs(8), "it stays");
     }
-    assert_eq!(code, Some(0x97));
+    // Its own last acknowledgement may meet a closed socket, and the reset takes the word with it.
+    assert!(code.is_none_or(|code| code == 0x97), "{code:?}");
     publisher.fence();
 }
