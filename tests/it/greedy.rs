@@ -173,7 +173,7 @@ fn a_trickle_of_acknowledgements_holds_nobody_for_long(reactors: usize) {
         match slow.event(PATIENCE) {
             Event::Packet(Packet::Publish(message)) => {
                 std::thread::sleep(Duration::from_millis(300));
-                slow.send(&packet::ack(0x40, message.id));
+                slow.send(&packet::ack(4, message.id));
             }
             Event::Packet(Packet::Disconnect { code: last, .. }) => code = Some(last),
             Event::Packet(_) => {}
