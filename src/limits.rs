@@ -29,6 +29,12 @@ pub const FANOUT_BACKLOG: usize = 16 << 20;
 /// back ends, not for a filter a phone.
 pub const MAX_ROUTES: usize = 100_000;
 
+/// Bytes of the messages that wait in them, and past it the same: a few hundred subscribers make few entries, but each message may be large.
+pub const FANOUT_BYTES: usize = 64 << 20;
+
+/// Shared groups over all shards. Many may have the same filter, so that the filters alone don't bound them; a message to it goes to each.
+pub const MAX_GROUPS: usize = 100_000;
+
 /// Retained messages in one part of an answer, and how many a shard looks at to find them: both bound the work of one letter.
 pub const RETAINED_PART: usize = 128;
 /// See [`RETAINED_PART`].

@@ -95,7 +95,9 @@ impl Shard {
         let owed = session.flow.as_ref().map_or(0, |flow| flow.receipts.owed());
         if session.flags.has(Flags::PAUSED) && owed <= resume_at {
             session.flags.put(Flags::PAUSED, false);
-            if let Some(conn) = session.conn() {
+            if let Some(conn) = session.conn()
+                && !session.flags.has(Flags::SUBSCRIBING)
+            {
                 port.pause(conn, false);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! QoS 0 is sent now or not at all: to a client whose backlog is full it is dropped and counted. QoS 1 and 2 wait in the session's
 //! queue. While the client is connected, what is over the queue's limits is held and its publisher waits, until the client has acknowledged
-//! nothing for the length of the write timeout: then it is cut off. For an absent client, and for one that is not read from, [`QueueFull`]
+//! nothing for the length of the write timeout, or a publisher has waited for two: then it is cut off. For an absent client, and for one that is not read from, [`QueueFull`]
 //! decides.
 
 use std::sync::Arc;
@@ -136,8 +136,8 @@ impl Shard {
         }
     }
 
-    /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout, must not hold them up
-    /// any longer.
+    /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout or not enough in twice
+    /// that, must not hold them up any longer.
     pub(super) fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;

@@ -247,6 +247,7 @@ impl Shard {
 
     /// One slice of the work that is too long for one turn. True: there is more.
     pub fn work(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        self.begin();
         self.expel_doomed(now, port);
         let asking = self.ask_next(now, port);
         let fanning_out = self.fan_out_slice(now, port);

@@ -1,16 +1,19 @@
 //! A message to all local subscribers of its topic: at once if they are few, in slices between the turns of the loop if they are many.
 //!
-//! A slice bounds how long one broadcast holds the others up. Order holds per topic: while a fan-out of a topic runs, later messages to
+//! A slice bounds how long one broadcast holds the others up; so does what a turn delivers at once, for many messages to some hundred
+//! subscribers each are no less. Order holds per topic: while a fan-out of a topic runs, later messages to
 //! the same topic wait behind it; those to other topics overtake. The subscribers are those of the moment of publication.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::Shard;
 use super::deliver::Grant;
 use super::port::Port;
 use crate::clock::Millis;
-use crate::limits::FANOUT_BACKLOG;
+use crate::limits::{FANOUT_BACKLOG, FANOUT_BYTES};
 use crate::session::message::Message;
 use crate::topic::{Entry, TopicHash};
 use crate::wire::Qos;
@@ -26,39 +29,65 @@ struct Job {
     serial: u32,
 }
 
-/// The messages of one topic, in order.
-#[derive(Debug)]
-struct Lane {
-    hash: TopicHash,
-    jobs: VecDeque<Job>,
-}
-
 /// The fan-outs that are too long for one turn. Topics take turns; the messages of one topic stay in order.
 #[derive(Debug, Default)]
 pub(super) struct Fanouts {
-    lanes: VecDeque<Lane>,
+    /// The messages of each topic, in order.
+    lanes: HashMap<TopicHash, VecDeque<Job>>,
+    /// The topics of the lanes, the next one first.
+    turns: VecDeque<TopicHash>,
     /// Entries over all jobs that are not served.
     backlog: usize,
+    /// Bytes of all their messages.
+    bytes: usize,
 }
 
 impl Fanouts {
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.turns.is_empty()
     }
 
-    fn lane(&mut self, hash: TopicHash) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| lane.hash == hash)
+    fn has_lane(&self, hash: TopicHash) -> bool {
+        !self.is_empty() && self.lanes.contains_key(&hash)
+    }
+
+    /// Whether a QoS 0 message to so many still has room.
+    fn has_room(&self, message: &Message, entries: usize) -> bool {
+        self.backlog + entries <= FANOUT_BACKLOG && self.bytes + message.weight() <= FANOUT_BYTES
     }
 
     fn push(&mut self, job: Job) {
         self.backlog += job.entries.len();
+        self.bytes += job.message.weight();
         let hash = job.message.hash;
-        match self.lane(hash) {
-            Some(lane) => lane.jobs.push_back(job),
-            None => self.lanes.push_back(Lane {
-                hash,
-                jobs: VecDeque::from([job]),
-            }),
+        let lane = self.lanes.entry(hash).or_default();
+        if lane.is_empty() {
+            self.turns.push_back(hash);
+        }
+        lane.push_back(job);
+    }
+
+    /// The job whose turn it is, taken out of its lane.
+    fn next(&mut self) -> Option<Job> {
+        let hash = self.turns.pop_front()?;
+        self.lanes.get_mut(&hash)?.pop_front()
+    }
+
+    /// Puts a job back that was taken out, or ends it; its topic goes to the end.
+    fn put_back(&mut self, job: Job) {
+        let hash = job.message.hash;
+        let Some(lane) = self.lanes.get_mut(&hash) else {
+            return;
+        };
+        if job.at < job.entries.len() {
+            lane.push_front(job);
+        } else {
+            self.bytes -= job.message.weight();
+        }
+        if lane.is_empty() {
+            self.lanes.remove(&hash);
+        } else {
+            self.turns.push_back(hash);
         }
     }
 }
@@ -73,9 +102,11 @@ impl Shard {
             .iter()
             .map(|filter| self.index.subscribers(*filter).len())
             .sum();
-        let waits = !self.fanouts.is_empty() && self.fanouts.lane(message.hash).is_some();
-        if total > 0 && (waits || total > self.slices.fanout) {
-            if message.qos == Qos::AtMostOnce && self.fanouts.backlog + total > FANOUT_BACKLOG {
+        // Filters cost their search, whoever has them and whenever they are served.
+        self.delivered += matched.len();
+        let waits = self.fanouts.has_lane(message.hash);
+        if total > 0 && (waits || total > self.slices.fanout || self.is_spent()) {
+            if message.qos == Qos::AtMostOnce && !self.fanouts.has_room(&message, total) {
                 self.counters().dropped_fanout.add(total as u64);
             } else {
                 let mut entries = Vec::with_capacity(total);
@@ -98,17 +129,17 @@ impl Shard {
         self.scratch.matched = matched;
     }
 
-    /// Serves one slice of the fan-out whose turn it is. True: there is more.
+    /// Serves one slice of the fan-outs, topic by topic. True: there is more.
     pub(super) fn fan_out_slice(&mut self, now: Millis, port: &mut impl Port) -> bool {
-        let Some(mut lane) = self.fanouts.lanes.pop_front() else {
-            return false;
-        };
-        if let Some(mut job) = lane.jobs.pop_front() {
+        let mut left = self.slices.fanout;
+        while left > 0
+            && let Some(mut job) = self.fanouts.next()
+        {
             // Filters may have come and gone since the last slice; this is for subscription identifiers alone.
             let mut matched = std::mem::take(&mut self.scratch.matched);
             self.index
                 .matching(job.message.hash, job.message.topic(), &mut matched);
-            let end = job.entries.len().min(job.at + self.slices.fanout);
+            let end = job.entries.len().min(job.at + left);
             self.serve(
                 &job.message,
                 &job.entries[job.at..end],
@@ -117,17 +148,15 @@ impl Shard {
                 now,
                 port,
             );
+            left = left.saturating_sub((end - job.at).max(matched.len()));
             self.scratch.matched = matched;
             self.fanouts.backlog -= end - job.at;
             job.at = end;
-            if job.at < job.entries.len() {
-                lane.jobs.push_front(job);
-            } else {
-                self.settle(&job.message, port);
+            let done = (job.at == job.entries.len()).then(|| Arc::clone(&job.message));
+            self.fanouts.put_back(job);
+            if let Some(message) = done {
+                self.settle(&message, port);
             }
-        }
-        if !lane.jobs.is_empty() {
-            self.fanouts.lanes.push_back(lane);
         }
         !self.fanouts.is_empty()
     }

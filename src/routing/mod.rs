@@ -203,7 +203,7 @@ pub struct Shard {
     sys: system::System,
     random: u64,
     slices: Slices,
-    /// Deliveries since [`Shard::begin`].
+    /// Deliveries since [`Shard::begin`], and filters and groups found for them.
     delivered: usize,
     scratch: Scratch,
 }

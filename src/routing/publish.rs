@@ -75,6 +75,7 @@ impl Shard {
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
             receipts.refuse(id, publish.qos, receipt, Outcome::Forbidden);
             self.release_acks(idx, port)?;
+            // An older message may be unsettled, and this refusal behind it.
             self.pause_if_owed(idx, port);
             return Ok(());
         }
@@ -179,11 +180,11 @@ impl Shard {
     /// Section 4.9. An MQTT 3 client knows no such limit: it is not read from while it has too much unsettled.
     fn check_receive_maximum(&self, idx: SessionIdx) -> Result<(), Fault> {
         let session = &self.sessions[idx];
-        let unacked = session
-            .flow
-            .as_ref()
-            .map_or(0, |flow| flow.receipts.unacked());
-        if session.is_v5() && unacked >= usize::from(self.mqtt().receive_maximum) {
+        let limit = usize::from(self.mqtt().receive_maximum);
+        if session.is_v5()
+            && let Some(flow) = &session.flow
+            && flow.receipts.unacked() >= limit
+        {
             return Err(Fault::new(ReasonCode::RECEIVE_MAXIMUM_EXCEEDED));
         }
         Ok(())
@@ -212,6 +213,7 @@ impl Shard {
                     groups.push((picked, Arc::clone(group.key)));
                 }
             });
+        self.delivered += groups.len();
         for reactor in to.iter() {
             if reactor == self.me {
                 message.expect();

@@ -123,6 +123,8 @@ struct Query {
     ask: ReactorId,
     /// Where its last part ended.
     after: Option<Box<str>>,
+    /// A shard was asked.
+    begun: bool,
 }
 
 /// A session to which retained messages are being sent, one subscription after the other.
@@ -217,18 +219,38 @@ impl Shard {
         }
         let reactors = self.reactors() as u64;
         let hasher = &self.shared.hasher;
-        let queries = wanted.into_iter().map(|wanted| Query {
+        let mut paths = HashSet::with_capacity(wanted.len());
+        let mut last: Vec<_> = wanted
+            .into_iter()
+            .rev()
+            .filter(|wanted| paths.insert(Arc::clone(&wanted.path)))
+            .collect();
+        last.reverse();
+        let queries = last.into_iter().map(|wanted| Query {
             ask: if wanted.wildcard {
                 ReactorId(0)
             } else {
                 ReactorId((hasher.hash(&wanted.path).0 % reactors) as u16)
             },
             after: None,
+            begun: false,
             wanted,
         });
+        let most = self.shared.mqtt.max_subscriptions as usize;
         let watch = self.watches.entry(idx).or_default();
         let idle = watch.queries.is_empty();
+        // A filter that waits already, or stands in this SUBSCRIBE again, is answered once: a client that repeats itself and takes nothing
+        // would make the list grow without end.
+        watch
+            .queries
+            .retain(|query| query.begun || !paths.contains(&query.wanted.path));
         watch.queries.extend(queries);
+        if watch.queries.len() > most + watch.queries.len() / 2 {
+            let index = &self.index;
+            watch
+                .queries
+                .retain(|query| query.begun || index.has(idx, &query.wanted.path));
+        }
         self.sessions[idx].flags.put(Flags::WATCHING_RETAINED, true);
         if idle {
             self.ask(idx, now, port);
@@ -259,7 +281,7 @@ impl Shard {
             let Some(watch) = self.watches.get_mut(&idx) else {
                 return;
             };
-            let Some(query) = watch.queries.front() else {
+            let Some(query) = watch.queries.front_mut() else {
                 if watch.subacks > 0 {
                     return;
                 }
@@ -272,6 +294,7 @@ impl Shard {
             if watch.ticket.is_some() {
                 return;
             }
+            query.begun = true;
             if query.ask != me {
                 self.ticket = self.ticket.wrapping_add(1);
                 watch.ticket = Some(self.ticket);
@@ -404,7 +427,9 @@ impl Shard {
 
     /// A live message goes to a session that is being sent retained ones.
     pub(super) fn saw_live(&mut self, idx: SessionIdx, message: &Message) {
-        if let Some(watch) = self.watches.get_mut(&idx)
+        // What has no mark is retained nowhere; noting every topic there is would be memory without end for a client that takes its time.
+        if self.shared.retained_marks.has(message.hash)
+            && let Some(watch) = self.watches.get_mut(&idx)
             && watch.seen.len() < RETAINED_SEEN
         {
             watch.seen.insert(message.hash);

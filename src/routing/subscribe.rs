@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use super::mail::{Known, Mail};
 use super::port::Port;
 use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
-use crate::limits::MAX_ROUTES;
+use crate::limits::{MAX_GROUPS, MAX_ROUTES};
+use crate::session::Flags;
 use crate::topic::{Filter, GroupKey, SubOptions};
 use crate::wire::{
     Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
@@ -43,7 +46,9 @@ struct Request<'a> {
     id: Option<u32>,
     known: Option<Arc<Known>>,
     retained: Vec<Wanted>,
-    spreading: Vec<Arc<str>>,
+    /// What every shard is told of for this SUBSCRIBE already: a filter that it repeats needs no second letter.
+    spreading: HashSet<Arc<str>>,
+    groups: HashSet<GroupKey>,
     v5: bool,
     packet: &'a Subscribe<'a>,
 }
@@ -70,7 +75,8 @@ impl Shard {
             id: packet.subscription_id,
             known: None,
             retained: Vec::new(),
-            spreading: Vec::new(),
+            spreading: HashSet::new(),
+            groups: HashSet::new(),
             v5: self.sessions[idx].is_v5(),
             packet,
         };
@@ -107,10 +113,15 @@ impl Shard {
                     conn,
                     packet: out.clone(),
                     retained: request.retained,
-                    spreading: request.spreading,
+                    spreading: request.spreading.into_iter().collect(),
                 });
                 debug_assert_eq!(key as u32, known.suback, "the key was kept for this SUBACK");
                 self.now_known(Some(known), now, port);
+                if self.subacks.contains(key) {
+                    // One at a time: a client that subscribes and unsubscribes faster than the shards learn of it would fill the mail.
+                    self.sessions[idx].flags.put(Flags::SUBSCRIBING, true);
+                    port.pause(conn, true);
+                }
             }
         }
         self.scratch.packet = out;
@@ -147,6 +158,9 @@ impl Shard {
                 group: group.into(),
                 path: filter.path.into(),
             };
+            if self.routes.groups() >= MAX_GROUPS && !self.routes.has_group(&key) {
+                return Err(ReasonCode::QUOTA_EXCEEDED);
+            }
             if !self.is_member(idx, &key)
                 && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
             {
@@ -155,8 +169,11 @@ impl Shard {
             if self.join_group(idx, &key, granted, request.id) {
                 self.counters().subscriptions.add(1);
             }
-            let known = self.known(request);
-            self.announce_members(&key, Some(&known), port);
+            if !request.groups.contains(&key) {
+                let known = self.known(request);
+                self.announce_members(&key, Some(&known), port);
+                request.groups.insert(key);
+            }
             return Ok(options.qos);
         }
         if !self.index.has(idx, filter.path)
@@ -202,14 +219,14 @@ impl Shard {
     ) {
         if is_first {
             self.routes.add(path, self.me);
-        } else if !self.spreading.contains_key(path) {
+        } else if request.spreading.contains(path) || !self.spreading.contains_key(path) {
             return;
         }
         let known = self.known(request);
         self.tell_interest(path, true, Some(&known), port);
         let path: Arc<str> = path.into();
         *self.spreading.entry(Arc::clone(&path)).or_insert(0) += 1;
-        request.spreading.push(path);
+        request.spreading.insert(path);
     }
 
     /// The counter of shards that have yet to know of this SUBSCRIBE's filters, made on the first filter that needs it.
@@ -282,6 +299,13 @@ impl Shard {
             && self.sessions[idx].conn() == Some(pending.conn)
         {
             self.send(idx, &pending.packet, port);
+            let flags = &mut self.sessions[idx].flags;
+            if flags.has(Flags::SUBSCRIBING) {
+                flags.put(Flags::SUBSCRIBING, false);
+                if !flags.has(Flags::PAUSED) {
+                    port.pause(pending.conn, false);
+                }
+            }
             if !pending.retained.is_empty() {
                 self.suback_left(idx);
             }

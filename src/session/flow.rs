@@ -100,6 +100,8 @@ pub struct Flow {
     /// Acknowledgements that the client has sent, and how many they were when [`Flow::has_stalled`] looked last.
     acked: u32,
     acked_before: u32,
+    /// Of those that were held then, how many still are.
+    overdue: usize,
     /// What the client has published.
     pub receipts: Receipts,
 }
@@ -263,7 +265,7 @@ impl Flow {
         let delivery = self.queue.pop_front()?;
         let was_held = self.held > self.queue.len();
         if was_held {
-            self.held -= 1;
+            self.let_go();
         } else {
             self.kept_bytes -= delivery.weight();
         }
@@ -279,22 +281,31 @@ impl Flow {
             return None;
         }
         let message = Arc::clone(&next.message);
-        self.held -= 1;
+        self.let_go();
         self.kept_bytes += weight;
         Some(message)
+    }
+
+    /// The oldest held message is held no more.
+    fn let_go(&mut self) {
+        self.held -= 1;
+        self.overdue = self.overdue.saturating_sub(1);
     }
 
     /// The client is gone: takes the held messages off, oldest first, for the policy of offline queues to decide.
     pub fn take_held(&mut self) -> Vec<Delivery> {
         let taken: Vec<_> = self.queue.drain(self.queue.len() - self.held..).collect();
         self.held = 0;
+        self.overdue = 0;
         taken
     }
 
-    /// True if publishers wait for this client and it has acknowledged nothing since the last look.
+    /// True if publishers wait for this client, and it has acknowledged nothing since the last look or so little that one that waited then
+    /// waits still: with an acknowledgement now and then it would hold up everybody who publishes to it for as long as it likes.
     pub fn has_stalled(&mut self) -> bool {
-        let stalled = self.held > 0 && self.acked == self.acked_before;
+        let stalled = self.held > 0 && (self.acked == self.acked_before || self.overdue > 0);
         self.acked_before = self.acked;
+        self.overdue = self.held;
         stalled
     }
 

@@ -71,6 +71,8 @@ impl Flags {
     pub const WATCHING_RETAINED: Self = Self(2);
     /// Its reading is paused, for it has too many messages unsettled.
     pub const PAUSED: Self = Self(4);
+    /// Its reading is paused, for a SUBACK waits until every shard knows of its filters.
+    pub const SUBSCRIBING: Self = Self(8);
 
     /// True if all of `flag` is set.
     pub fn has(self, flag: Self) -> bool {

@@ -24,6 +24,8 @@ pub struct Routes {
     exact: HashTable<u32>,
     wildcards: FilterTrie,
     all: Pool<Route>,
+    /// Shared groups, which have a filter each or one for many.
+    groups: usize,
 }
 
 /// Where messages go that match one filter.
@@ -102,6 +104,7 @@ impl Routes {
             exact: HashTable::new(),
             wildcards: FilterTrie::new(hasher.clone()),
             all: Pool::default(),
+            groups: 0,
             hasher,
         }
     }
@@ -134,9 +137,13 @@ impl Routes {
         }
         let route = self.find_or_add(&key.path);
         let groups = &mut self.all[route].groups;
-        let group = groups.entry(key.group.clone()).or_insert_with(|| Group {
-            key: Arc::clone(key),
-            members: Vec::new(),
+        let count = &mut self.groups;
+        let group = groups.entry(key.group.clone()).or_insert_with(|| {
+            *count += 1;
+            Group {
+                key: Arc::clone(key),
+                members: Vec::new(),
+            }
         });
         let now = Members {
             reactor,
@@ -172,6 +179,17 @@ impl Routes {
             visit(route);
         }
         self.wildcards.matches(topic, visit);
+    }
+
+    /// Whether a shared group is known.
+    pub fn has_group(&self, key: &GroupKey) -> bool {
+        self.find(&key.path)
+            .is_some_and(|route| self.all[route].groups.contains_key(&key.group))
+    }
+
+    /// How many shared groups there are.
+    pub fn groups(&self) -> usize {
+        self.groups
     }
 
     /// Whether a filter is known.
@@ -233,6 +251,7 @@ impl Routes {
             group.members.retain(|members| members.reactor != reactor);
             if group.members.is_empty() {
                 groups.remove(&key.group);
+                self.groups -= 1;
             }
         }
         self.prune(route);

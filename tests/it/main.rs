@@ -18,6 +18,7 @@ mod connect;
 mod crash;
 mod crowd;
 mod flow;
+mod greedy;
 mod hostile;
 mod limits;
 mod message;
