@@ -285,6 +285,7 @@ impl Connections {
                     | CloseCause::Protocol
                     | CloseCause::TakenOver
                     | CloseCause::Quota
+                    | CloseCause::SlowReader
             );
             if slot.unwritten() > 0 {
                 self.arm(conn);

@@ -124,11 +124,18 @@ impl Shard {
     }
 
     /// Queues a packet that is not a PUBLISH.
-    pub(super) fn send(&self, idx: SessionIdx, packet: &[u8], port: &mut impl Port) {
-        if let Some(conn) = self.sessions[idx].conn() {
-            self.counters().packets_out.add(1);
-            port.send(conn, packet);
+    ///
+    /// One that is larger than the client takes must not be sent (section 3.1.2.11.4). A PUBLISH is left out then; these are not the
+    /// server's to leave out, so the connection ends.
+    pub(super) fn send(&mut self, idx: SessionIdx, packet: &[u8], port: &mut impl Port) {
+        let session = &self.sessions[idx];
+        let Some(conn) = session.conn() else { return };
+        if packet.len() > session.max_packet as usize {
+            self.doom(idx, Fault::new(ReasonCode::PACKET_TOO_LARGE));
+            return;
         }
+        self.counters().packets_out.add(1);
+        port.send(conn, packet);
     }
 
     /// DISCONNECT is the server's to send in MQTT 5 alone (section 3.14).

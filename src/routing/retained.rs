@@ -25,6 +25,7 @@ use crate::session::Flags;
 use crate::session::message::Message;
 use crate::topic::filter::has_wildcard;
 use crate::topic::{TopicHash, matches};
+use crate::wire::Qos;
 
 /// A retained message, in the order of topics.
 #[derive(Clone, Debug)]
@@ -149,7 +150,13 @@ impl Shard {
 
     /// Keeps, replaces or (empty payload) removes a retained message, and settles.
     pub(super) fn retain(&mut self, message: &Arc<Message>, port: &mut impl Port) {
-        let held = ByTopic(Arc::clone(message));
+        // What is kept must not be settled again when it is sent: a message that a publisher waits for is copied.
+        let kept = if message.qos == Qos::AtMostOnce {
+            Arc::clone(message)
+        } else {
+            Arc::new(message.without_publisher())
+        };
+        let held = ByTopic(kept);
         if message.payload().is_empty() {
             let removed = self.retained.messages.take(message.topic());
             self.count_retained(None, removed.as_ref());

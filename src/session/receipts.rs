@@ -24,6 +24,8 @@ struct Unreleased {
     id: PacketId,
     receipt: Receipt,
     outcome: Option<Outcome>,
+    /// It came on an earlier connection.
+    is_earlier: bool,
 }
 
 /// See the module.
@@ -45,7 +47,8 @@ impl Receipts {
     /// is refused, is bound by what is owed to it.
     pub fn unacked(&self) -> usize {
         let once = self.owed.iter().filter(|owed| owed.qos == Qos::AtLeastOnce);
-        (once.count() + self.unreleased.len()).max(self.owed.len())
+        let unreleased = self.unreleased.iter().filter(|held| !held.is_earlier);
+        (once.count() + unreleased.count()).max(self.owed.len())
     }
 
     /// Acknowledgements that wait for a message to be settled.
@@ -63,6 +66,7 @@ impl Receipts {
                 id,
                 receipt,
                 outcome: None,
+                is_earlier: false,
             });
         }
         self.owe(id, qos, receipt, None);
@@ -130,9 +134,12 @@ impl Receipts {
     }
 
     /// The connection ended: acknowledgements that were owed to it are not sent; the client sends its messages again. What it sent at
-    /// QoS 2 stays known, so that the second time is a duplicate.
+    /// QoS 2 stays known, so that the second time is a duplicate, but the next connection has all of its quota (section 4.9).
     pub fn disconnected(&mut self) {
         self.owed.clear();
+        for held in &mut self.unreleased {
+            held.is_earlier = true;
+        }
     }
 
     /// Panics if the parts contradict each other.
@@ -205,6 +212,7 @@ mod tests {
         let mut receipts = Receipts::default();
         receipts.take(id(1), TWICE, Receipt(1));
         receipts.disconnected();
+        assert_eq!(receipts.unacked(), 0, "the next connection has its quota");
         assert!(receipts.take_again(id(1)) && receipts.take_again(id(1)));
         assert_eq!(acks(&mut receipts), [], "it is not settled");
         receipts.settled(Receipt(1), Outcome::Matched);
