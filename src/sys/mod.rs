@@ -5,7 +5,6 @@
 
 pub mod affinity;
 pub mod capacity;
-pub mod cpu_time;
 pub mod listen;
 pub mod memory;
 pub mod pass;
