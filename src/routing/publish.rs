@@ -203,6 +203,10 @@ impl Shard {
             }
             return;
         }
+        if message.retain {
+            // Before anything leaves: a client that subscribes after it has heard of the message finds the mark.
+            self.shared.retained_marks.set(message.hash);
+        }
         let mut to = ReactorSet::default();
         self.shared.masks.collect(message.hash, &mut to);
         let seed = self.random();
@@ -226,8 +230,6 @@ impl Shard {
             self.post_to_group(message, &key, picked, 0, now, port);
         }
         if message.retain {
-            // Before anything leaves: a client that subscribes after it has heard of the message finds the mark.
-            self.shared.retained_marks.set(message.hash);
             let home = self.retained_home(message);
             if home == self.me {
                 message.expect();
