@@ -2,8 +2,8 @@
 //!
 //! QoS 0 is sent now or not at all: to a client whose backlog is full it is dropped and counted. QoS 1 and 2 wait in the session's
 //! queue. While the client is connected, what is over the queue's limits is held and its publisher waits, until the client has acknowledged
-//! nothing for the length of the write timeout, or a publisher has waited for two: then it is cut off. For an absent client, and for one that is not read from, [`QueueFull`]
-//! decides.
+//! nothing for the length of the write timeout, or a publisher has waited for two: then it is cut off. For an absent client, and for one
+//! that is not read from, [`QueueFull`] decides.
 
 use std::sync::Arc;
 
@@ -33,7 +33,17 @@ pub(super) struct Grant<'a> {
     pub(super) group: Option<&'a Arc<GroupKey>>,
 }
 
-impl Grant<'_> {
+impl<'a> Grant<'a> {
+    /// As a message was granted that has waited since.
+    fn of(delivery: &'a Delivery) -> Self {
+        Self {
+            qos: delivery.qos,
+            retain: delivery.retain,
+            ids: &delivery.ids,
+            group: delivery.group.as_ref(),
+        }
+    }
+
     /// At this QoS, and nothing else.
     pub(super) fn plain(qos: Qos) -> Self {
         Self {
@@ -79,7 +89,7 @@ impl Shard {
         if grant.qos == Qos::AtMostOnce {
             match conn {
                 Some(conn) if port.has_room(conn) => {
-                    self.transmit_plain(idx, message, grant, now, port);
+                    self.transmit(idx, message, grant, None, false, now, port);
                 }
                 Some(_) => self.counters().dropped_backlog.add(1),
                 // QoS 0 is for those who are there (section 4.1: the server may keep it, and we don't).
@@ -100,9 +110,9 @@ impl Shard {
                 let (window, mut last_id) = (usize::from(session.window), session.last_id);
                 let flow = session.flow_mut();
                 if flow.is_open(window) && port.has_room(conn) {
-                    let id = flow.launch(delivery.clone(), &mut last_id);
+                    let id = flow.launch(delivery, &mut last_id);
                     session.last_id = last_id;
-                    self.fly(idx, &delivery, id, now, port);
+                    self.fly(idx, message, grant, id, false, now, port);
                 } else if session.flags.has(Flags::PAUSED) {
                     self.enqueue_offline(idx, delivery, port);
                 } else if self.enqueue(idx, delivery) == Queued::Held {
@@ -226,7 +236,10 @@ impl Shard {
             }
             self.counters().queued.sub(1);
             match id {
-                Some(id) => self.fly(idx, &delivery, id, now, port),
+                Some(id) => {
+                    let grant = Grant::of(&delivery);
+                    self.fly(idx, &delivery.message, grant, id, false, now, port);
+                }
                 None => self.counters().dropped_expired.add(1),
             }
             for message in taken {
@@ -239,77 +252,41 @@ impl Shard {
 
     /// Sends what was in flight when the last connection ended (section 4.4).
     fn fly_again(&mut self, idx: SessionIdx, flying: &Inflight, now: Millis, port: &mut impl Port) {
-        let Some(delivery) = &flying.delivery else {
-            self.send_pubrel(idx, flying.id, ReasonCode::SUCCESS, port);
-            return;
-        };
-        if !self.transmit(idx, delivery, Some(flying.id), true, now, port)
-            && let Some(flow) = &mut self.sessions[idx].flow
-        {
-            flow.abandon(flying.id);
+        match &flying.delivery {
+            Some(delivery) => {
+                let grant = Grant::of(delivery);
+                self.fly(idx, &delivery.message, grant, flying.id, true, now, port);
+            }
+            None => self.send_pubrel(idx, flying.id, ReasonCode::SUCCESS, port),
         }
     }
 
-    /// Sends a message that was put in flight. One that is too large for the client counts as delivered (section 3.1.2.11.4).
+    /// Sends a message that is in flight. One that is too large for the client counts as delivered (section 3.1.2.11.4).
+    #[allow(clippy::too_many_arguments, reason = "a PUBLISH is made of as much")]
     fn fly(
         &mut self,
         idx: SessionIdx,
-        delivery: &Delivery,
+        message: &Arc<Message>,
+        grant: Grant<'_>,
         id: PacketId,
+        dup: bool,
         now: Millis,
         port: &mut impl Port,
     ) {
-        if !self.transmit(idx, delivery, Some(id), false, now, port)
+        if !self.transmit(idx, message, grant, Some(id), dup, now, port)
             && let Some(flow) = &mut self.sessions[idx].flow
         {
             flow.abandon(id);
         }
     }
 
-    fn transmit_plain(
+    /// Writes a PUBLISH. False: it is larger than the client takes.
+    #[allow(clippy::too_many_arguments, reason = "a PUBLISH is made of as much")]
+    fn transmit(
         &mut self,
         idx: SessionIdx,
         message: &Arc<Message>,
         grant: Grant<'_>,
-        now: Millis,
-        port: &mut impl Port,
-    ) {
-        let session = &self.sessions[idx];
-        let has_aliases = session
-            .extras
-            .as_ref()
-            .is_some_and(|extras| extras.aliases_out.is_some());
-        if !grant.ids.is_empty() || has_aliases {
-            let delivery = Delivery {
-                message: Arc::clone(message),
-                qos: grant.qos,
-                retain: grant.retain,
-                ids: grant.ids.into(),
-                group: None,
-            };
-            self.transmit(idx, &delivery, None, false, now, port);
-            return;
-        }
-        let (version, max_packet, conn) =
-            (session.version, session.max_packet as usize, session.conn());
-        let (packet, _) = self
-            .frames
-            .get(message, now, version, grant.qos, grant.retain);
-        let counters = self.shared.counters.of(self.me);
-        if packet.len() > max_packet {
-            counters.dropped_too_large.add(1);
-        } else if let Some(conn) = conn {
-            counters.packets_out.add(1);
-            counters.publishes_out.add(1);
-            port.send(conn, packet);
-        }
-    }
-
-    /// Writes a PUBLISH. False: it is larger than the client takes.
-    pub(super) fn transmit(
-        &mut self,
-        idx: SessionIdx,
-        delivery: &Delivery,
         id: Option<PacketId>,
         dup: bool,
         now: Millis,
@@ -320,15 +297,14 @@ impl Shard {
             return true;
         };
         let counters = self.shared.counters.of(self.me);
-        let message = &delivery.message;
         let aliases = session
             .extras
             .as_deref_mut()
             .and_then(|extras| extras.aliases_out.as_mut());
-        if delivery.ids.is_empty() && aliases.is_none() && !dup {
+        if grant.ids.is_empty() && aliases.is_none() && !dup {
             let (packet, id_at) =
                 self.frames
-                    .get(message, now, session.version, delivery.qos, delivery.retain);
+                    .get(message, now, session.version, grant.qos, grant.retain);
             if packet.len() > session.max_packet as usize {
                 counters.dropped_too_large.add(1);
                 return false;
@@ -355,9 +331,9 @@ impl Shard {
             forward: message.forward(),
             message_expiry: message.expiry_left(now),
             topic_alias,
-            subscription_ids: &delivery.ids,
-            qos: delivery.qos,
-            retain: delivery.retain,
+            subscription_ids: grant.ids,
+            qos: grant.qos,
+            retain: grant.retain,
             dup,
         };
         let packet = &mut self.scratch.packet;
