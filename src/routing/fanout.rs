@@ -1,8 +1,8 @@
 //! A message to all local subscribers of its topic: at once if they are few, in slices between the turns of the loop if they are many.
 //!
 //! A slice bounds how long one broadcast holds the others up; so does what a turn delivers at once, for many messages to some hundred
-//! subscribers each are no less. Order holds per topic: while a fan-out of a topic runs, later messages to
-//! the same topic wait behind it; those to other topics overtake. The subscribers are those of the moment of publication.
+//! subscribers each are no less. Order holds per topic: while a fan-out of a topic runs, later messages to the same topic wait behind it;
+//! those to other topics overtake. The subscribers are those of the moment of publication.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -135,19 +135,16 @@ impl Shard {
         while left > 0
             && let Some(mut job) = self.fanouts.next()
         {
-            // Filters may have come and gone since the last slice; this is for subscription identifiers alone.
-            let mut matched = std::mem::take(&mut self.scratch.matched);
-            self.index
-                .matching(job.message.hash, job.message.topic(), &mut matched);
             let end = job.entries.len().min(job.at + left);
-            self.serve(
-                &job.message,
-                &job.entries[job.at..end],
-                job.serial,
-                &matched,
-                now,
-                port,
-            );
+            let slice = &job.entries[job.at..end];
+            let mut matched = std::mem::take(&mut self.scratch.matched);
+            matched.clear();
+            if slice.iter().any(|entry| entry.has_id()) {
+                // Filters may have come and gone since the last slice; this is for subscription identifiers alone.
+                self.index
+                    .matching(job.message.hash, job.message.topic(), &mut matched);
+            }
+            self.serve(&job.message, slice, job.serial, &matched, now, port);
             left = left.saturating_sub((end - job.at).max(matched.len()));
             self.scratch.matched = matched;
             self.fanouts.backlog -= end - job.at;
