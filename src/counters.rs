@@ -121,8 +121,6 @@ counters! {
     retained_bytes,
     /// Gauge: messages in the queues of sessions.
     queued,
-    /// Gauge: bytes in the queues of sessions.
-    queued_bytes,
     /// QoS 0 messages not sent, as the connection's backlog was full.
     dropped_backlog,
     /// QoS 0 deliveries shed, as too many fan-outs waited.

@@ -273,24 +273,14 @@ fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolved::{Log, LogFormat, Mqtt};
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
     fn config(reactors: usize, max_connections: u32) -> Config {
         Config {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
-            reactors,
             pin: false,
-            data_dir: std::path::PathBuf::new(),
-            max_connections,
-            drain_timeout: 10,
-            log: Log {
-                format: LogFormat::Text,
-                level: tracing::Level::INFO,
-                connections: false,
-            },
-            mqtt: Mqtt::default(),
+            ..Config::new(reactors, max_connections)
         }
     }
 

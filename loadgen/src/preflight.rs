@@ -125,7 +125,7 @@ impl fmt::Display for Shortage {
 impl Machine {
     /// Reads it, and raises the soft limit on open files to the hard one.
     pub fn read() -> io::Result<Self> {
-        let open_files = sys::raise_open_files()?;
+        let open_files = stillwire::sys::rlimit::raise_open_files()?;
         let range = machine::sysctl("net/ipv4/ip_local_port_range")?;
         let ports = match range[..] {
             [low, high] => high.saturating_sub(low) as u32 + 1,

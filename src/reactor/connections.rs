@@ -393,6 +393,10 @@ impl Connections {
         )
     }
 
+    fn peer(&self, conn: ConnId) -> Option<std::net::SocketAddr> {
+        self.slots.get(conn)?.socket.peer_addr().ok()
+    }
+
     fn count_cause(&self, conn: ConnId, cause: CloseCause) {
         let counters = self.counters();
         match cause {
@@ -402,13 +406,9 @@ impl Connections {
             _ => {}
         }
         if self.log {
-            let peer = self
-                .slots
-                .get(conn)
-                .and_then(|slot| slot.socket.peer_addr().ok());
             tracing::info!(
                 reactor = self.me.0,
-                peer = peer.map(tracing::field::display),
+                peer = self.peer(conn).map(tracing::field::display),
                 ?cause,
                 "connection closed"
             );
@@ -424,13 +424,9 @@ impl Connections {
     /// Log that a client is in, where that is asked for.
     pub fn log_opened(&self, conn: ConnId, client_id: &str) {
         if self.log {
-            let peer = self
-                .slots
-                .get(conn)
-                .and_then(|slot| slot.socket.peer_addr().ok());
             tracing::info!(
                 reactor = self.me.0,
-                peer = peer.map(tracing::field::display),
+                peer = self.peer(conn).map(tracing::field::display),
                 client_id,
                 "connection opened"
             );
