@@ -8,7 +8,7 @@
 //! figure: each would build its 20,000 clients again under valgrind, a server process can't be counted between two moments, and its runner
 //! has to be installed in exactly its version. What is needed of it is the two hundred lines of `callgrind` and `table`.
 //!
-//! The file of a run is written with `--keep`: `tests/bench/runs/DATE.md`. Every run is compared with the last one that was kept.
+//! The file of a run is written with `--keep`: `tests/bench/runs/DATE.md`, or `DATE-2.md` if there is one of that day. Every run is compared with the last one that was kept.
 //! `--smoke` takes each path of the inner run a few times, without valgrind, to see that it works.
 
 mod callgrind;
@@ -23,7 +23,7 @@ mod wire;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use counted::Scale;
 use table::{Kept, Row};
@@ -41,7 +41,11 @@ fn main() -> ExitCode {
         match argument.as_str() {
             "--keep" => keep = true,
             "--inner" => return paths(Scale::FULL),
-            "--smoke" => return paths(Scale::SMOKE),
+            "--smoke" => {
+                let done = paths(Scale::SMOKE);
+                println!("every path was taken");
+                return done;
+            }
             // cargo adds it.
             "--bench" => {}
             other => {
@@ -65,7 +69,7 @@ fn main() -> ExitCode {
     );
     print!("{text}");
     if keep {
-        let file = runs.join(format!("{}.md", first_line("date", &["-u", "+%F"])));
+        let file = table::new_file(&runs, &first_line("date", &["-u", "+%F"]));
         fs::write(&file, text).expect("a file for the run");
         eprintln!("kept as {}", file.display());
     }
@@ -91,10 +95,15 @@ fn inner(out: &Path) -> Vec<(counted::Path, callgrind::Counts)> {
     let options: Vec<&str> = counted.iter().map(String::as_str).collect();
     let done = callgrind::command(me, out, &options)
         .arg("--inner")
-        .stderr(Stdio::inherit())
         .output()
         .expect("valgrind is installed: apt-get install valgrind");
-    assert!(done.status.success(), "the inner run: {}", done.status);
+    // valgrind also remarks there that it knows no cache as large as this machine's.
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "the inner run: {}\n{said}",
+        done.status
+    );
     String::from_utf8_lossy(&done.stdout)
         .lines()
         .filter_map(counted::Path::parse)

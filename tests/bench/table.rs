@@ -45,7 +45,7 @@ impl Kept {
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
             .collect();
-        files.sort();
+        files.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
         let last = files.pop()?;
         let text = fs::read_to_string(&last).ok()?;
         Some(Self {
@@ -53,6 +53,16 @@ impl Kept {
             instructions: text.lines().filter_map(read_row).collect(),
         })
     }
+}
+
+/// Where to keep a run: each has a file of its own.
+pub(crate) fn new_file(runs: &Path, date: &str) -> PathBuf {
+    let first = runs.join(format!("{date}.md"));
+    let more = (2..).map(|number| runs.join(format!("{date}-{number}.md")));
+    std::iter::once(first)
+        .chain(more)
+        .find(|file| !file.exists())
+        .expect("numbers don't end")
 }
 
 /// Name and instructions of a line of a table.

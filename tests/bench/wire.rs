@@ -21,7 +21,7 @@ fn decoding(scale: Scale) {
             count(&format!("decode: {what}, {name}"), sent.len(), || {
                 for bytes in &sent {
                     let frame = frame::split(bytes, u32::MAX).unwrap().unwrap();
-                    black_box(decode(&frame, version)).unwrap();
+                    black_box(&decode(&frame, version).unwrap());
                 }
             });
         };
