@@ -9,7 +9,7 @@
 //! has to be installed in exactly its version. What is needed of it is the two hundred lines of `callgrind` and `table`.
 //!
 //! The file of a run is written with `--keep`: `tests/bench/runs/DATE.md`, or `DATE-2.md` if there is one of that day. Every run is compared with the last one that was kept.
-//! `--smoke` takes each path of the inner run a few times, without valgrind, to see that it works.
+//! `cargo test --bench hot` takes each path of the inner run a few times, without valgrind, to see that it works.
 
 mod callgrind;
 mod counted;
@@ -36,23 +36,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const COUNTED: &str = "hot::counted::counted";
 
 fn main() -> ExitCode {
-    let mut keep = false;
+    let (mut is_bench, mut keep) = (false, false);
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--keep" => keep = true,
             "--inner" => return paths(Scale::FULL),
-            "--smoke" => {
-                let done = paths(Scale::SMOKE);
-                println!("every path was taken");
-                return done;
-            }
-            // cargo adds it.
-            "--bench" => {}
+            // What tells `cargo bench` from `cargo test`.
+            "--bench" => is_bench = true,
             other => {
-                eprintln!("unknown argument {other}; there are --keep and --smoke");
+                eprintln!("unknown argument {other}; there is --keep");
                 return ExitCode::from(2);
             }
         }
+    }
+    if !is_bench {
+        let done = paths(Scale::SMOKE);
+        println!("every path was taken");
+        return done;
     }
     let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/runs");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
