@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use mio::Events;
 
+use super::mailbox::Batch;
 use super::slots::State;
 use super::token::{self, Source};
 use super::{Order, Reactor};
@@ -165,8 +166,13 @@ impl Reactor {
                 let Some(batch) = self.lines.boxes[self.me.index()].take() else {
                     return false;
                 };
-                let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(batch));
-                self.io.post.reuse(Vec::from(emptied));
+                match batch {
+                    Batch::One(letter) => self.inbox.push_back(letter),
+                    Batch::Many(letters) => {
+                        let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(letters));
+                        self.io.post.reuse(Vec::from(emptied));
+                    }
+                }
                 continue;
             };
             self.shard.mail(mail, self.now, &mut self.io);
