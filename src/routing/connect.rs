@@ -145,10 +145,8 @@ impl Shard {
         });
         let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
-        self.by_id.insert_unique(hash.0, at as u32, |&at| {
-            let text = std::str::from_utf8(ids.get(sessions[at as usize].client_id))
-                .expect("client identifiers are stored as checked");
-            hasher.hash(text).0
+        self.by_id.insert(hash, at as u32, |at| {
+            hasher.hash(ids.text(sessions[at as usize].client_id))
         });
         self.counters().sessions.add(1);
         Some((SessionIdx(at as u32), false))

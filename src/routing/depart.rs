@@ -169,9 +169,10 @@ impl Shard {
         self.leave_groups(idx, port);
         self.clear_subscriptions(idx, port);
         let hash = self.shared.hasher.hash(self.client_id(idx));
-        if let Ok(entry) = self.by_id.find_entry(hash.0, |&at| at == idx.0) {
-            entry.remove();
-        }
+        let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
+        self.by_id.remove(hash, idx.0, |at| {
+            hasher.hash(ids.text(sessions[at as usize].client_id))
+        });
         let session = self.sessions.0.remove(idx.index());
         self.ids.remove(session.client_id);
         self.give_session_place();

@@ -100,7 +100,7 @@ impl Shard {
             .matching(message.hash, message.topic(), &mut matched);
         let total: usize = matched
             .iter()
-            .map(|filter| self.index.subscribers(*filter).len())
+            .map(|&filter| self.index.audience(filter))
             .sum();
         // Filters cost their search, whoever has them and whenever they are served.
         self.delivered += matched.len();
@@ -120,7 +120,6 @@ impl Shard {
             }
         } else {
             let mut entries = std::mem::take(&mut self.scratch.entries);
-            entries.clear();
             self.index.snapshot(&matched, &mut entries);
             self.serve(&message, &entries, self.serial, &matched, now, port);
             self.scratch.entries = entries;

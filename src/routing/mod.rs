@@ -39,7 +39,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::clock::Millis;
@@ -49,6 +49,7 @@ use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
+use crate::topic::table::Table;
 use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
@@ -179,7 +180,7 @@ pub struct Shard {
     sessions: Sessions,
     /// Client identifiers, and the table that finds a session by one.
     ids: Arena,
-    by_id: HashTable<u32>,
+    by_id: Table,
     serial: u32,
     wheel: Wheel,
     index: Index,
@@ -251,7 +252,7 @@ impl Shard {
             me,
             sessions: Sessions(Slab::with_capacity(capacity)),
             ids: Arena::default(),
-            by_id: HashTable::new(),
+            by_id: Table::default(),
             serial: 0,
             wheel: Wheel::new(limits::SESSION_WHEEL_BUCKETS, now.tick()),
             index: Index::new(hasher.clone()),
@@ -315,10 +316,10 @@ impl Shard {
 
     fn find(&self, client_id: &str) -> Option<SessionIdx> {
         let hash = self.shared.hasher.hash(client_id);
-        let found = self.by_id.find(hash.0, |&at| {
+        let found = self.by_id.find(hash, |at| {
             self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes()
         });
-        found.map(|&at| SessionIdx(at))
+        found.map(SessionIdx)
     }
 
     fn client_id(&self, idx: SessionIdx) -> &str {
@@ -383,6 +384,8 @@ impl Shard {
             self.sessions.0.len() as u64,
             "sessions drifted"
         );
+        self.by_id
+            .check_invariants(|at| self.shared.hasher.hash(self.client_id(SessionIdx(at))));
         self.groups.check_invariants();
         self.index.check_invariants();
     }
@@ -391,7 +394,8 @@ impl Shard {
     pub fn give_back(&mut self) {
         if self.sessions.0.is_empty() {
             self.sessions.0 = Slab::with_capacity(self.sessions.0.capacity());
-            self.by_id = HashTable::new();
+            self.ids = Arena::default();
+            self.index.give_back();
         }
     }
 
