@@ -64,6 +64,12 @@ pub const SPARE_BATCHES: usize = 16;
 /// See [`SPARE_BATCHES`].
 pub const SPARE_LETTERS: usize = 64;
 
+/// QoS 0 messages that a shard keeps to make others from, and the bytes that one of them may have room for: a push is small, and as many as
+/// are on their way within a turn are made without asking for memory.
+pub const SPARE_MESSAGES: usize = 64;
+/// See [`SPARE_MESSAGES`].
+pub const SPARE_MESSAGE_BYTES: usize = 512;
+
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 

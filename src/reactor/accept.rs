@@ -15,7 +15,7 @@ use crate::routing::greet::refusal;
 use crate::routing::port::CloseCause;
 use crate::routing::{Greeting, greet, home};
 use crate::transport::tcp::{self, Reading};
-use crate::wire::{ReasonCode, Version};
+use crate::wire::{Connect, ReasonCode, Version};
 
 /// One listening socket.
 #[derive(Debug)]
@@ -37,11 +37,12 @@ pub struct Pause {
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What becomes of a connection that has just been accepted.
-enum Next {
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
+enum Next<'a> {
     /// It waits for the rest of its CONNECT.
     Wait,
-    /// It is at home here.
-    Stay,
+    /// It is at home here: what it asks for, and the bytes of that.
+    Stay(Connect<'a>, usize),
     /// Its home is elsewhere.
     Go(ReactorId, Version),
     /// It is closed after these words.
@@ -136,7 +137,7 @@ impl Reactor {
 
     /// A connection has a seat here: keep it, or send it home. Should there be more to read than was read, the poller tells so as soon as it
     /// watches the socket.
-    fn seated(&mut self, socket: TcpStream, bytes: &[u8], next: &Next) {
+    fn seated(&mut self, socket: TcpStream, bytes: &[u8], next: &Next<'_>) {
         if let Next::Go(home, version) = *next {
             if self.reserve(home).is_ok() {
                 self.depart(home, socket, bytes);
@@ -150,7 +151,7 @@ impl Reactor {
             return;
         };
         match next {
-            Next::Stay => self.admit(conn, bytes),
+            Next::Stay(connect, len) => self.admit(conn, connect, &bytes[*len..]),
             _ => self.keep_greeting(conn, bytes.to_vec()),
         }
     }
@@ -186,14 +187,14 @@ impl Reactor {
         match self.next(&kept) {
             Next::Wait if ended => self.io.connections.drop_lost(conn, CloseCause::Refused),
             Next::Wait => self.keep_greeting(conn, kept),
-            Next::Stay => {
+            Next::Stay(connect, len) => {
                 let more = self
                     .io
                     .connections
                     .slots
                     .get(conn)
                     .is_some_and(|slot| slot.flags.any(Flags::READABLE.and(Flags::ENDED)));
-                self.admit(conn, &kept);
+                self.admit(conn, &connect, &kept[len..]);
                 if more {
                     self.io.connections.serve_later(conn);
                 }
@@ -228,14 +229,16 @@ impl Reactor {
     }
 
     /// What the first bytes ask for.
-    fn next(&self, bytes: &[u8]) -> Next {
+    fn next<'a>(&self, bytes: &'a [u8]) -> Next<'a> {
         match greet(bytes, self.largest_connect()) {
             Greeting::Incomplete => Next::Wait,
             Greeting::Refuse(words) => Next::Refuse(words),
-            Greeting::Connect { connect, .. } if connect.client_id.is_empty() => Next::Stay,
-            Greeting::Connect { connect, .. } => {
+            Greeting::Connect { connect, len } if connect.client_id.is_empty() => {
+                Next::Stay(connect, len)
+            }
+            Greeting::Connect { connect, len } => {
                 match home(&self.shared.hasher, connect.client_id, self.reactors) {
-                    home if home == self.me => Next::Stay,
+                    home if home == self.me => Next::Stay(connect, len),
                     home => Next::Go(home, connect.version),
                 }
             }
@@ -275,7 +278,7 @@ impl Reactor {
                 Ok(Some(batch)) => {
                     for (socket, range) in batch.connections {
                         if let Some(conn) = self.io.connections.add(socket) {
-                            self.admit(conn, arrivals.bytes(range));
+                            self.admit_bytes(conn, arrivals.bytes(range));
                         }
                     }
                     if batch.lost > 0 {

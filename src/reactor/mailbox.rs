@@ -161,6 +161,9 @@ impl<T> Post<T> {
 
     /// Send every batch that its ring takes. True: some wait.
     pub fn flush(&mut self) -> bool {
+        if self.touched.is_empty() {
+            return false;
+        }
         let mut touched = std::mem::take(&mut self.touched);
         touched.retain(|&to| {
             let outgoing = &mut self.waiting[to.index()];

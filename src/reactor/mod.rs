@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -71,8 +71,8 @@ pub struct Lines {
     pub senders: Arc<[Sender]>,
     /// The ends that receive; each is kept by its reactor alone.
     pub receivers: Vec<Receiver>,
-    /// The zero of everybody's clock.
-    pub epoch: Instant,
+    /// The zero of everybody's clock, by [`sys::clock::nanos`].
+    pub epoch: u64,
     order: AtomicU8,
 }
 
@@ -95,9 +95,14 @@ impl Lines {
             boxes: boxes.into(),
             senders: senders.into(),
             receivers,
-            epoch: Instant::now(),
+            epoch: sys::clock::nanos(),
             order: AtomicU8::new(Order::Run as u8),
         })
+    }
+
+    /// The protocol's time at a moment of the clock.
+    fn moment(&self, nanos: u64) -> Millis {
+        Millis(nanos.saturating_sub(self.epoch) / 1_000_000)
     }
 
     /// Tell every reactor.
@@ -189,7 +194,8 @@ pub struct Reactor {
     ticked: Tick,
     timers_left: bool,
     due: Vec<u32>,
-    longest_turn: Duration,
+    /// Nanoseconds of the longest turn of this tick that met a bound.
+    longest_turn: u64,
     crowd: Crowd,
     drain_timeout: Duration,
     /// How far a drain has come through the slots.
@@ -244,7 +250,7 @@ impl Reactor {
                 ready: true,
             });
         }
-        let now = Millis(lines.epoch.elapsed().as_millis() as u64);
+        let now = lines.moment(sys::clock::nanos());
         let registry = registry.try_clone().map_err(SetupError::Poll)?;
         let capacity = seats.each() as usize;
         Ok(Self {
@@ -271,7 +277,7 @@ impl Reactor {
             ticked: now.tick(),
             timers_left: false,
             due: Vec::new(),
-            longest_turn: Duration::ZERO,
+            longest_turn: 0,
             crowd: Crowd::default(),
             drain_timeout: setup.drain_timeout,
             drained_to: 0,

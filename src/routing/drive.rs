@@ -114,6 +114,9 @@ impl Shard {
     }
 
     pub(super) fn expel_doomed(&mut self, now: Millis, port: &mut impl Port) {
+        if self.doomed.is_empty() {
+            return;
+        }
         for (session, conn, fault) in std::mem::take(&mut self.doomed) {
             if let Some(idx) = self.live(session)
                 && self.sessions[idx].conn() == Some(conn)

@@ -58,30 +58,40 @@ impl ReactorSet {
     }
 
     /// Those that are in, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = ReactorId> + use<> {
-        Members { set: *self, at: 0 }
+    pub fn iter(&self) -> impl Iterator<Item = ReactorId> {
+        Members {
+            rest: &self.words,
+            word: 0,
+            next: 0,
+        }
     }
 }
 
 /// See [`ReactorSet::iter`].
 #[derive(Debug)]
-struct Members {
-    set: ReactorSet,
-    /// The word that is looked at; those before it are empty.
-    at: usize,
+struct Members<'a> {
+    /// The words that were not looked at.
+    rest: &'a [u64],
+    /// What is left of the word before them.
+    word: u64,
+    /// The first reactor of `rest`.
+    next: u16,
 }
 
-impl Iterator for Members {
+impl Iterator for Members<'_> {
     type Item = ReactorId;
 
     fn next(&mut self) -> Option<ReactorId> {
-        let rest = &self.set.words[self.at..];
-        self.at += rest.iter().position(|&word| word != 0)?;
-        let word = &mut self.set.words[self.at];
-        let bit = word.trailing_zeros();
+        while self.word == 0 {
+            let (&word, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            self.word = word;
+            self.next += 64;
+        }
+        let bit = self.word.trailing_zeros();
         // Drops the lowest bit.
-        *word &= *word - 1;
-        Some(ReactorId((self.at * 64) as u16 + bit as u16))
+        self.word &= self.word - 1;
+        Some(ReactorId(self.next - 64 + bit as u16))
     }
 }
 
