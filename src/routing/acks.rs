@@ -72,7 +72,7 @@ impl Shard {
     ) {
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
-        Ack::new(id, reason).encode(kind, self.sessions[idx].version, &mut out);
+        Ack::new(id, reason).encode(kind, self.sessions[idx].version(), &mut out);
         self.send(idx, &out, port);
         self.scratch.packet = out;
     }

@@ -99,7 +99,7 @@ impl Shard {
         self.index
             .matching(message.hash, message.topic(), &mut matched);
         if let [filter] = *matched
-            && let [entry] = *self.index.subscribers(filter)
+            && let Some(entry) = self.index.only_subscriber(filter)
             && !self.fanouts.has_lane(message.hash)
             && !self.is_spent()
         {
@@ -186,9 +186,9 @@ impl Shard {
             let Some(session) = self.sessions.0.get(idx.index()) else {
                 continue;
             };
-            let came_later = serial.wrapping_sub(session.serial) > u32::MAX / 2;
+            let came_later = serial.wrapping_sub(session.serial.get()) > u32::MAX / 2;
             let options = entry.options();
-            let own = options.no_local && message.is_from(self.me, idx, session.serial);
+            let own = options.no_local && message.is_from(self.me, idx, session.serial.get());
             if came_later || own {
                 continue;
             }

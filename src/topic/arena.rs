@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::limits::{ARENA_CHUNK_BYTES, MAX_TOPIC_BYTES};
+use crate::limits::{ARENA_CHUNK_BYTES, CLIENT_ID_BYTES, MAX_TOPIC_BYTES};
 
 /// Blocks are counted and addressed in units of this many bytes, so that 32 bits reach 32 GB.
 const UNIT: usize = 8;
@@ -68,6 +68,8 @@ impl<const HEAD: usize> Default for Arena<HEAD> {
         }
     }
 }
+
+const _: () = assert!(Arena::<0>::bytes_for(12) == CLIENT_ID_BYTES);
 
 impl Arena<0> {
     /// Stores a string.
@@ -384,8 +386,14 @@ impl<const HEAD: usize> Arena<HEAD> {
         assert_eq!(used, self.used_units);
     }
 
-    fn units_for(len: usize) -> u32 {
-        ((len + 2 + HEAD).div_ceil(UNIT) as u32).max(MIN_UNITS)
+    /// Bytes that a string of this length takes.
+    pub const fn bytes_for(len: usize) -> usize {
+        Self::units_for(len) as usize * UNIT
+    }
+
+    const fn units_for(len: usize) -> u32 {
+        let units = (len + 2 + HEAD).div_ceil(UNIT) as u32;
+        if units < MIN_UNITS { MIN_UNITS } else { units }
     }
 }
 

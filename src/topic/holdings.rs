@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 use super::pool::{Pool, Records};
 use super::subscription::FilterId;
 use crate::ids::SessionIdx;
-use crate::limits::{POOL_PAGE_RECORDS, RECORDED_SUBSCRIPTIONS};
+use crate::limits::{HEAD_BYTES, HOLDING_BYTES, POOL_PAGE_RECORDS, RECORDED_SUBSCRIPTIONS};
 
 /// Lengths of records. Phones have two or three subscriptions, so those are exact.
 const LENGTHS: [usize; 9] = [1, 2, 3, 4, 6, 8, 12, 16, RECORDED_SUBSCRIPTIONS];
@@ -21,6 +21,7 @@ const SET: u32 = 15;
 const NONE: u32 = u32::MAX;
 
 const _: () = assert!(LENGTHS.len() < SET as usize);
+const _: () = assert!(size_of::<u32>() == HEAD_BYTES && size_of::<FilterId>() == HOLDING_BYTES);
 
 /// The subscriptions of all sessions, by session.
 #[derive(Debug)]

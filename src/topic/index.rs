@@ -18,7 +18,7 @@ use super::subscription::{Ended, Entry, FilterId, SubOptions, Subscribed, Unsubs
 use super::table::Table;
 use super::trie::FilterTrie;
 use crate::ids::SessionIdx;
-use crate::limits::SESSION_BITS;
+use crate::limits::{OWN_TOPIC_BYTES, SESSION_BITS};
 
 /// The subscriptions of one shard.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Index {
     /// Filter by hash of its text.
     table: Table,
     /// A filter's number is its place here.
-    filters: Arena<{ size_of::<Entry>() }>,
+    filters: Filters,
     count: usize,
     lists: Pool<List>,
     wildcards: FilterTrie,
@@ -35,6 +35,12 @@ pub struct Index {
     /// Subscription identifiers, which few subscriptions have.
     ids: HashMap<(SessionIdx, FilterId), u32>,
 }
+
+/// Filters with their texts, each behind a word that says who subscribes.
+type Filters = Arena<{ size_of::<Entry>() }>;
+
+const _: () =
+    assert!(Filters::bytes_for(11) == OWN_TOPIC_BYTES && Filters::bytes_for(18) == OWN_TOPIC_BYTES);
 
 /// What the word before a filter's text says.
 enum Who {
@@ -71,7 +77,7 @@ impl Index {
     pub fn new(hasher: TopicHasher) -> Self {
         Self {
             table: Table::default(),
-            filters: Arena::default(),
+            filters: Filters::default(),
             count: 0,
             lists: Pool::default(),
             wildcards: FilterTrie::new(hasher.clone()),
@@ -162,6 +168,14 @@ impl Index {
         };
         one.into_iter()
             .chain(many.into_iter().flat_map(List::pieces).flatten().copied())
+    }
+
+    /// The one subscriber of a filter that has no other.
+    pub fn only_subscriber(&self, filter: FilterId) -> Option<Entry> {
+        match self.who(filter) {
+            Who::One(entry) => Some(entry),
+            Who::Many(_) => None,
+        }
     }
 
     /// How many subscribers a filter has.
@@ -266,7 +280,7 @@ impl Index {
     pub fn give_back(&mut self) {
         self.holdings.give_back();
         if self.count == 0 {
-            self.filters = Arena::default();
+            self.filters = Filters::default();
         }
     }
 

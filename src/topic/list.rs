@@ -5,7 +5,14 @@
 
 use super::subscription::Entry;
 use crate::ids::SessionIdx;
-use crate::limits::LIST_PAGE_ENTRIES;
+use crate::limits::{COMMON_TOPIC_BYTES, LIST_PAGE_ENTRIES};
+
+const _: () = assert!(
+    (size_of::<Entry>() * LIST_PAGE_ENTRIES + size_of::<(Vec<Entry>, SessionIdx)>() * 2)
+        .div_ceil(LIST_PAGE_ENTRIES)
+        == COMMON_TOPIC_BYTES,
+    "a full page, and its place in lists that have just doubled"
+);
 
 /// The subscribers of a filter.
 #[derive(Debug)]

@@ -5,7 +5,9 @@
 //! is as full with a thousand entries as with a million. The owner knows the hashes and what the numbers stand for; the table keeps neither.
 
 use super::hash::TopicHash;
-use crate::limits::{TABLE_LINE_ENTRIES, TABLE_MAX_FILL, TABLE_MIN_FILL, TABLE_PAGE_LINES};
+use crate::limits::{
+    TABLE_LINE_BYTES, TABLE_LINE_ENTRIES, TABLE_MAX_FILL, TABLE_MIN_FILL, TABLE_PAGE_LINES,
+};
 
 const NONE: u32 = u32::MAX;
 
@@ -19,7 +21,7 @@ struct Line {
     numbers: [u32; TABLE_LINE_ENTRIES],
 }
 
-const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(size_of::<Line>() == TABLE_LINE_BYTES);
 
 impl Line {
     const EMPTY: Self = Self {
