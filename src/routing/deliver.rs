@@ -161,10 +161,13 @@ impl Shard {
     /// Looks at those for which publishers have waited for the length of the write timeout; all wait equally long, so they stand in order.
     pub(super) fn check_stalls(&mut self, now: Millis, port: &mut impl Port) {
         for _ in 0..limits::SESSION_TIMERS {
-            let Some((_, id, conn)) = self.stalls.pop_front_if(|(due, ..)| *due <= now.tick())
-            else {
+            let Some(&(due, id, conn)) = self.stalls.front() else {
                 break;
             };
+            if due > now.tick() {
+                break;
+            }
+            self.stalls.pop_front();
             // The flag went with the connection.
             if let Some(idx) = self.live(id)
                 && self.sessions[idx].conn() == Some(conn)

@@ -43,6 +43,12 @@ pub(super) struct Fanouts {
 }
 
 impl Fanouts {
+    /// Lets go of room that is not in use.
+    pub(super) fn give_back(&mut self) {
+        self.lanes.shrink_to_fit();
+        self.turns.shrink_to_fit();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }

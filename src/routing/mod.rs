@@ -418,10 +418,19 @@ impl Shard {
         self.index.check_invariants();
     }
 
-    /// Lets go of the memory that sessions took which have ended, if none is left.
+    /// Lets go of the memory that sessions took which have ended, if none is left; and of buffers that are kept from packet to packet. A small one
+    /// that stays keeps a whole page of the allocator, full of what has gone, from going back.
     pub fn give_back(&mut self) {
+        self.scratch = Scratch::default();
+        self.spares = Vec::new();
+        self.fanouts.give_back();
+        self.asking.shrink_to_fit();
+        self.doomed.shrink_to_fit();
+        self.watches.shrink_to_fit();
+        self.spreading.shrink_to_fit();
         if self.sessions.0.is_empty() {
             self.sessions.0 = Slab::with_capacity(self.sessions.0.capacity());
+            self.subacks.shrink_to_fit();
             self.ids = Arena::default();
             self.index.give_back();
         }

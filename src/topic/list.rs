@@ -25,7 +25,7 @@ pub(super) enum List {
 /// None is empty; each entry of a page is before those of the next.
 #[derive(Debug)]
 pub(super) struct Pages {
-    pages: Vec<Vec<Entry>>,
+    entries: Vec<Vec<Entry>>,
     /// The first session of each page: finding the page touches no page.
     firsts: Vec<SessionIdx>,
     len: usize,
@@ -63,7 +63,7 @@ impl List {
     pub(super) fn find(&self, session: SessionIdx) -> Option<Entry> {
         let page = match self {
             Self::Short(entries) => entries,
-            Self::Long(pages) => &pages.pages[pages.page_of(session)],
+            Self::Long(pages) => &pages.entries[pages.page_of(session)],
         };
         place(page, session).ok().map(|at| page[at])
     }
@@ -74,7 +74,7 @@ impl List {
             Self::Short(entries) => entries,
             Self::Long(pages) => {
                 let page = pages.page_of(entry.session());
-                &mut pages.pages[page]
+                &mut pages.entries[page]
             }
         };
         let place = place(page, entry.session());
@@ -95,7 +95,7 @@ impl List {
                 let mut pages = Pages {
                     len: entries.len(),
                     firsts: vec![entries[0].session()],
-                    pages: vec![std::mem::take(entries)],
+                    entries: vec![std::mem::take(entries)],
                 };
                 pages.insert(entry);
                 *self = Self::Long(Box::new(pages));
@@ -119,8 +119,8 @@ impl List {
             }
             Self::Long(pages) => {
                 let removed = pages.remove(session);
-                if removed && pages.pages.len() == 1 {
-                    *self = Self::Short(pages.pages.pop().expect("one page"));
+                if removed && pages.entries.len() == 1 {
+                    *self = Self::Short(pages.entries.pop().expect("one page"));
                 }
                 removed
             }
@@ -131,7 +131,7 @@ impl List {
     pub(super) fn pieces(&self) -> impl Iterator<Item = &[Entry]> {
         let (short, long) = match self {
             Self::Short(entries) => (Some(entries), None),
-            Self::Long(pages) => (None, Some(&pages.pages)),
+            Self::Long(pages) => (None, Some(&pages.entries)),
         };
         short
             .into_iter()
@@ -144,9 +144,9 @@ impl List {
         match self {
             Self::Short(entries) => entries.capacity() * size_of::<Entry>(),
             Self::Long(pages) => {
-                let entries: usize = pages.pages.iter().map(Vec::capacity).sum();
+                let entries: usize = pages.entries.iter().map(Vec::capacity).sum();
                 entries * size_of::<Entry>()
-                    + pages.pages.capacity() * size_of::<Vec<Entry>>()
+                    + pages.entries.capacity() * size_of::<Vec<Entry>>()
                     + pages.firsts.capacity() * size_of::<SessionIdx>()
                     + size_of::<Pages>()
             }
@@ -165,9 +165,9 @@ impl List {
         assert_eq!(all.len(), self.len());
         assert!(all.len() > 1);
         if let Self::Long(pages) = self {
-            assert!(pages.pages.len() > 1);
-            assert_eq!(pages.pages.len(), pages.firsts.len());
-            for (page, &first) in pages.pages.iter().zip(&pages.firsts) {
+            assert!(pages.entries.len() > 1);
+            assert_eq!(pages.entries.len(), pages.firsts.len());
+            for (page, &first) in pages.entries.iter().zip(&pages.firsts) {
                 assert_eq!(page[0].session(), first);
                 assert!(page.len() <= LIST_PAGE_ENTRIES);
             }
@@ -185,24 +185,24 @@ impl Pages {
 
     fn insert(&mut self, entry: Entry) {
         let mut page = self.page_of(entry.session());
-        let mut at = place(&self.pages[page], entry.session()).unwrap_or_else(|at| at);
-        if self.pages[page].len() == LIST_PAGE_ENTRIES {
+        let mut at = place(&self.entries[page], entry.session()).unwrap_or_else(|at| at);
+        if self.entries[page].len() == LIST_PAGE_ENTRIES {
             // Who comes behind all others, as a crowd does, leaves full pages behind it; in between two halves are made of one.
-            let is_end = page + 1 == self.pages.len() && at == LIST_PAGE_ENTRIES;
+            let is_end = page + 1 == self.entries.len() && at == LIST_PAGE_ENTRIES;
             let cut = if is_end { at } else { LIST_PAGE_ENTRIES / 2 };
             let mut rest = Vec::with_capacity(LIST_PAGE_ENTRIES);
-            rest.extend(self.pages[page].drain(cut..));
+            rest.extend(self.entries[page].drain(cut..));
             let first = rest
                 .first()
                 .map_or(entry.session(), |entry| entry.session());
-            self.pages.insert(page + 1, rest);
+            self.entries.insert(page + 1, rest);
             self.firsts.insert(page + 1, first);
             if at > cut || is_end {
                 page += 1;
                 at -= cut;
             }
         }
-        self.pages[page].insert(at, entry);
+        self.entries[page].insert(at, entry);
         if at == 0 {
             self.firsts[page] = entry.session();
         }
@@ -211,34 +211,34 @@ impl Pages {
 
     fn remove(&mut self, session: SessionIdx) -> bool {
         let page = self.page_of(session);
-        let Ok(at) = place(&self.pages[page], session) else {
+        let Ok(at) = place(&self.entries[page], session) else {
             return false;
         };
-        self.pages[page].remove(at);
+        self.entries[page].remove(at);
         self.len -= 1;
         // A page joins one beside it when both fit into three quarters of one.
-        let is_empty = self.pages[page].is_empty();
+        let is_empty = self.entries[page].is_empty();
         let fits = |a: usize, b: usize| {
-            is_empty || self.pages[a].len() + self.pages[b].len() <= LIST_PAGE_ENTRIES * 3 / 4
+            is_empty || self.entries[a].len() + self.entries[b].len() <= LIST_PAGE_ENTRIES * 3 / 4
         };
         if page > 0 && fits(page - 1, page) {
             self.join(page - 1);
-        } else if page + 1 < self.pages.len() && fits(page, page + 1) {
+        } else if page + 1 < self.entries.len() && fits(page, page + 1) {
             self.join(page);
         } else if at == 0 {
-            self.firsts[page] = self.pages[page][0].session();
+            self.firsts[page] = self.entries[page][0].session();
         }
         true
     }
 
     /// Page and the one behind it become one.
     fn join(&mut self, page: usize) {
-        let behind = self.pages.remove(page + 1);
+        let behind = self.entries.remove(page + 1);
         self.firsts.remove(page + 1);
-        self.pages[page].extend_from_slice(&behind);
-        self.firsts[page] = self.pages[page][0].session();
-        if self.pages.len() < self.pages.capacity() / 4 {
-            self.pages.shrink_to(self.pages.len() * 2);
+        self.entries[page].extend_from_slice(&behind);
+        self.firsts[page] = self.entries[page][0].session();
+        if self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.len() * 2);
             self.firsts.shrink_to(self.firsts.len() * 2);
         }
     }

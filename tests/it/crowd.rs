@@ -67,6 +67,10 @@ fn forty_thousand_come_are_served_and_go() {
             "it did not go with the crowd: {empty} before, {reserved} reserved, {held_most} at most, {after:?} after"
         );
     }
+    assert!(
+        after[2] <= after[1] + after[1] / 10,
+        "it grows from crowd to crowd: {after:?}"
+    );
     let mut client = server.client(5, "afterwards");
     client.fence();
 }
