@@ -1,8 +1,8 @@
 //! The measurement of one broker: connects, idles, broadcasts and pushes, and reads what each cost the broker's process.
 //!
-//! CPU is the process's own time (schedstat: exact), split into user space and kernel by the kernel's tick (stat: a sample of 250 a
-//! second, so the user-space part of a phase with one second of CPU is good to about a tenth). What the kernel does on behalf of the
-//! generator is the generator's, although on loopback a send runs the receiver's half too. A row is the whole phase divided by the count.
+//! CPU is the process's own time (schedstat, which is exact), split into user space and kernel by samples (see `samples`). What the kernel
+//! does on behalf of the generator is the generator's, although on loopback a send runs the receiver's half too. A row is the whole phase
+//! divided by the count.
 
 use std::fmt;
 use std::io;
@@ -26,6 +26,7 @@ use serde::Serialize;
 use stillwire::wire::Version;
 
 use crate::broker::{Broker, BrokerError};
+use crate::samples::{Samples, Seen};
 
 /// Bytes of a message.
 const PAYLOAD: usize = 64;
@@ -38,6 +39,10 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// Between two broadcasts, so that none waits for the one before.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Broadcasts and messages while the process is sampled.
+const SAMPLED_BROADCASTS: u32 = 10;
+const SAMPLED_MESSAGES: u64 = 100_000;
 
 /// The longest wait for one broadcast, or for the end of a phase.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,15 +167,50 @@ struct Bench {
     broker: Broker,
     watch: Watch,
     latency: Vec<Latency>,
+    samples: Option<Samples>,
 }
 
-/// Measures one broker, and ends it.
+/// Measures a broker, and ends it.
 pub(crate) fn run(
     load: Load,
     broker: Broker,
-    interrupted: Arc<AtomicBool>,
+    interrupted: &Arc<AtomicBool>,
 ) -> Result<Figures, MeasureError> {
-    Bench::set_up(load, broker, interrupted)?.measure()
+    Bench::set_up(load, broker, Arc::clone(interrupted))?.measure()
+}
+
+/// Replaces the user-space parts with those of a run of its own, for which the process is sampled. Without permission to do so, they stay
+/// what the timer tick says.
+pub(crate) fn refine(
+    figures: &mut Figures,
+    load: Load,
+    broker: Broker,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(), MeasureError> {
+    let Ok(samples) = Samples::of(broker.pid) else {
+        return Ok(());
+    };
+    let mut bench = Bench::set_up(load.sampled(), broker, Arc::clone(interrupted))?;
+    bench.samples = Some(samples);
+    let sampled = bench.measure()?;
+    figures.connect.user = sampled.connect.user;
+    figures.delivery.user = sampled.delivery.user;
+    figures.unicast0.user = sampled.unicast0.user;
+    figures.unicast1.user = sampled.unicast1.user;
+    figures.lost += sampled.lost;
+    Ok(())
+}
+
+impl Load {
+    /// A shorter one, of the same rates.
+    fn sampled(self) -> Self {
+        Self {
+            broadcasts: self.broadcasts.min(SAMPLED_BROADCASTS),
+            messages: self.messages.min(SAMPLED_MESSAGES),
+            turnovers: 0,
+            ..self
+        }
+    }
 }
 
 impl Bench {
@@ -220,6 +260,7 @@ impl Bench {
             publisher,
             watch,
             latency: Vec::new(),
+            samples: None,
         })
     }
 
@@ -374,11 +415,12 @@ impl Bench {
         self.fleet.clear_latencies();
     }
 
-    fn cpu(&self) -> Result<Clocks, MeasureError> {
+    fn cpu(&mut self) -> Result<Clocks, MeasureError> {
         let process = CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)?;
         Ok(Clocks {
             process,
             softirq: machine::softirq_nanos().map_err(MeasureError::Proc)?,
+            samples: self.samples.as_mut().map(Samples::read),
         })
     }
 
@@ -399,11 +441,15 @@ fn met(phase: &'static str, ended: Ended) -> Result<(), MeasureError> {
 struct Clocks {
     process: CpuTime,
     softirq: u64,
+    samples: Option<Seen>,
 }
 
 impl Clocks {
     fn cost_since(&self, earlier: &Self, count: u64) -> Cost {
-        let (all, user) = self.process.micros_since(&earlier.process);
+        let (all, by_tick) = self.process.micros_since(&earlier.process);
+        let share = (self.samples.as_ref().zip(earlier.samples.as_ref()))
+            .and_then(|(now, earlier)| now.user_share_since(earlier));
+        let user = share.map_or(by_tick, |share| all * share);
         let softirq = self.softirq.saturating_sub(earlier.softirq) as f64 / 1e3;
         let each = |micros: f64| micros / count.max(1) as f64;
         Cost {

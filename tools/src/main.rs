@@ -5,6 +5,7 @@ mod broker;
 mod cli;
 mod floor;
 mod measure;
+mod samples;
 mod sys;
 mod table;
 

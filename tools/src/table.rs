@@ -107,7 +107,8 @@ fn cost(
 fn rows(measured: &Measured) -> Vec<Row> {
     let server = &measured.server;
     let budget = |aim, bar| Budget { aim, bar };
-    let bytes = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.0}"));
+    let bytes =
+        |value: Option<f64>| value.map_or(String::new(), |value| format!("{:.0}", value.max(0.0)));
     let mut rows = vec![
         Row {
             floor: bytes(measured.floor(|floor| floor.user_bytes)),
