@@ -202,6 +202,16 @@ pub(crate) fn refine(
 }
 
 impl Load {
+    /// At a part of the rates, with as many broadcasts and as many seconds of messages.
+    pub(crate) fn slower(self, by: u64) -> Self {
+        Self {
+            rate: (self.rate / by).max(1),
+            messages: (self.messages / by).max(1),
+            message_rate: (self.message_rate / by).max(1),
+            ..self
+        }
+    }
+
     /// A shorter one, of the same rates.
     fn sampled(self) -> Self {
         Self {

@@ -9,6 +9,7 @@ use stillwire::sys::capacity;
 
 use crate::bench::Load;
 use crate::broker::BESIDES;
+use crate::peers::Peer;
 
 /// Tools around Stillwire.
 #[derive(Debug, Parser)]
@@ -24,6 +25,31 @@ pub(crate) enum Command {
     Measure(Measure),
     /// A bare epoll server that does only what nobody can leave out: the limit of the machine
     Floor(Floor),
+    /// Measure other brokers beside Stillwire and the floor, and write a table and a chart
+    Peers(Peers),
+}
+
+/// `tools peers`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The peers' binaries are taken from PATH; the script tools/peers installs them and runs this.
+Exit codes: 0 written; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Peers {
+    /// Which brokers, separated by commas; none: Stillwire and the floor alone
+    #[arg(long, value_enum, value_delimiter = ',', num_args = 0.., default_values_t = [Peer::Mosquitto, Peer::NatsServer, Peer::Rumqttd])]
+    pub(crate) with: Vec<Peer>,
+    #[command(flatten)]
+    pub(crate) load: LoadFlags,
+    /// Reactors of Stillwire, and threads of the floor
+    #[arg(long)]
+    pub(crate) reactors: Option<usize>,
+    /// Stillwire's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where peers.md, peers.svg and peers.json go; by default tools/runs/ and the date
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// `tools floor`.
@@ -117,7 +143,7 @@ pub(crate) enum BesideFloor {
 }
 
 /// The server that is measured.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Server {
     /// Reactors of the server, and threads of the floor; by default 2, or as many as the limit of open files asks for
     #[arg(long)]

@@ -1,10 +1,12 @@
-//! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine.
+//! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `peers` compares
+//! with other brokers.
 
 mod bench;
 mod broker;
 mod cli;
 mod floor;
 mod measure;
+mod peers;
 mod samples;
 mod sys;
 mod table;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Floor(args) => floor(&args),
         Command::Measure(args) => measure(&args),
+        Command::Peers(args) => peers(&args),
     }
 }
 
@@ -63,6 +66,18 @@ fn measure(args: &cli::Measure) -> ExitCode {
             } else {
                 ExitCode::from(NOT_VALID)
             }
+        }
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn peers(args: &cli::Peers) -> ExitCode {
+    match interruption()
+        .and_then(|interrupted| peers::run(args, &interrupted).map_err(|error| error.to_string()))
+    {
+        Ok(dir) => {
+            println!("{}", dir.join("peers.md").display());
+            ExitCode::SUCCESS
         }
         Err(error) => failed(Some(error)),
     }

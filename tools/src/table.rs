@@ -8,7 +8,7 @@ use crate::bench::{Cost, Figures};
 use crate::measure::Measured;
 
 /// A load average that a machine with nothing to do may still show.
-const QUIET: f64 = 0.5;
+pub(crate) const QUIET: f64 = 0.5;
 
 /// Runs of the floor that are further apart than this tell of a machine that did something else meanwhile.
 const STEADY: f64 = 0.1;
