@@ -104,10 +104,22 @@ pub(crate) struct Figures {
     pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) turnover: Option<Turnover>,
     pub(crate) latency: Vec<Latency>,
+    /// The broker didn't keep up with a phase: what follows wasn't measured.
+    pub(crate) stopped: Option<String>,
     /// Phones that weren't ready, or messages that didn't come.
     pub(crate) lost: u64,
     /// Failed connections.
     pub(crate) failures: u64,
+}
+
+impl Cost {
+    /// Not measured.
+    const NONE: Self = Self {
+        all: f64::NAN,
+        user: f64::NAN,
+        softirq: f64::NAN,
+        count: 0,
+    };
 }
 
 impl Figures {
@@ -120,7 +132,7 @@ impl Figures {
     ];
 
     pub(crate) fn is_valid(&self) -> bool {
-        self.lost == 0
+        self.lost == 0 && self.stopped.is_none()
     }
 
     /// Microseconds of the slowest delivery of any broadcast.
@@ -290,14 +302,6 @@ impl Bench {
         let user_bytes = each(start_bytes, self.pss()?);
         let slab_bytes = each(start_slab, machine::slab().map_err(MeasureError::Proc)?);
 
-        let (delivery, broadcasts) = self.fan_out(ramp.ready)?;
-        let unicast0 = self.unicast(Kind::Unicast0, "QoS 0")?;
-        let unicast1 = self.unicast(Kind::Unicast1, "QoS 1")?;
-        let churned = self.churn(start_bytes)?;
-        self.fleet.settle();
-        let totals = self.fleet.totals();
-        let missing =
-            u64::from(self.load.connections).saturating_sub(totals.ready()) + totals.missing();
         let mut figures = Figures {
             broker: self.broker.name.clone(),
             connections: ramp.ready,
@@ -305,15 +309,35 @@ impl Bench {
             start_bytes,
             slab_bytes,
             connect,
-            delivery,
-            unicast0,
-            unicast1,
-            broadcasts,
+            delivery: Cost::NONE,
+            unicast0: Cost::NONE,
+            unicast1: Cost::NONE,
+            broadcasts: Vec::new(),
             turnover: None,
-            latency: std::mem::take(&mut self.latency),
-            lost: missing,
-            failures: totals.failed(),
+            latency: Vec::new(),
+            stopped: None,
+            lost: 0,
+            failures: 0,
         };
+        let mut churned = None;
+        match self
+            .messages(&mut figures)
+            .and_then(|()| self.churn(start_bytes))
+        {
+            Ok(user_bytes) => {
+                churned = user_bytes;
+                self.fleet.settle();
+                let totals = self.fleet.totals();
+                let phones = u64::from(self.load.connections);
+                figures.lost = phones.saturating_sub(totals.ready()) + totals.missing();
+            }
+            Err(error @ MeasureError::Ended(_, Ended::TimedOut | Ended::Broken)) => {
+                figures.stopped = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        figures.failures = self.fleet.totals().failed();
+        figures.latency = std::mem::take(&mut self.latency);
         if let Some(user_bytes) = churned {
             figures.turnover = Some(Turnover {
                 user_bytes,
@@ -321,6 +345,13 @@ impl Bench {
             });
         }
         Ok(figures)
+    }
+
+    fn messages(&mut self, figures: &mut Figures) -> Result<(), MeasureError> {
+        (figures.delivery, figures.broadcasts) = self.fan_out(figures.connections)?;
+        figures.unicast0 = self.unicast(Kind::Unicast0, "QoS 0")?;
+        figures.unicast1 = self.unicast(Kind::Unicast1, "QoS 1")?;
+        Ok(())
     }
 
     /// All connections are replaced as often as the plan says, at the rate of connects; returns the bytes of user space that a connection

@@ -262,7 +262,9 @@ fn write(measured: &Measured, out: &mut String) -> std::fmt::Result {
         )?;
     }
     for figures in measured.floor.iter().chain([figures]) {
-        if !figures.is_valid() {
+        if let Some(stopped) = &figures.stopped {
+            writeln!(out, "\nNOT VALID: {}: {stopped}", figures.broker)?;
+        } else if !figures.is_valid() {
             writeln!(
                 out,
                 "\nNOT VALID: {}: {} messages or phones missing",

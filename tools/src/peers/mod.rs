@@ -146,7 +146,8 @@ impl Compared {
     /// A cost as a ratio to the floor's, if both were measured.
     fn ratio(&self, line: &Line, of: fn(&Figures) -> Cost) -> Option<f64> {
         let cost = |line: &Line| line.figures.as_ref().map(|figures| of(figures).all);
-        Some(cost(line)? / self.brokers.first().and_then(cost)?)
+        let ratio = cost(line)? / self.brokers.first().and_then(cost)?;
+        ratio.is_finite().then_some(ratio)
     }
 }
 
@@ -189,14 +190,21 @@ impl Which {
                 load.rate, load.message_rate
             );
             match result {
-                Ok(figures) if figures.is_valid() => {
+                Ok(figures) => {
+                    let remark = figures.stopped.clone().or_else(|| {
+                        let lost = figures.lost;
+                        (lost > 0).then(|| format!("{lost} messages or phones missing"))
+                    });
                     line.figures = Some(figures);
-                    return Ok(line);
+                    match remark {
+                        Some(remark) => line.remarks.push(format!("{at}: {remark}")),
+                        None => return Ok(line),
+                    }
                 }
-                Ok(figures) => line
-                    .remarks
-                    .push(format!("{at}: {} messages or phones missing", figures.lost)),
-                Err(error) => line.remarks.push(format!("{at}: {error}")),
+                Err(error) => {
+                    line.figures = None;
+                    line.remarks.push(format!("{at}: {error}"));
+                }
             }
         }
         Ok(line)

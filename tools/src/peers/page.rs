@@ -55,8 +55,8 @@ fn write(compared: &Compared, out: &mut String) -> std::fmt::Result {
         if line.figures.is_some() {
             writeln!(
                 out,
-                "- {}: the figures are those of a {}th of the rates",
-                line.name, line.slower
+                "- {}: the figures are those of the slowest rates tried",
+                line.name
             )?;
         }
     }
@@ -82,11 +82,14 @@ fn row(compared: &Compared, line: &Line, out: &mut String) -> std::fmt::Result {
         grouped(figures.user_bytes.max(0.0).round() as u64)
     )?;
     for (_, of) in COMPARED {
-        write!(out, " {:.1}", of(figures).all)?;
         match compared.ratio(line, of) {
-            Some(ratio) => write!(out, " ({ratio:.2}) |")?,
-            None => write!(out, " |")?,
+            Some(ratio) => write!(out, " {:.1} ({ratio:.2}) |", of(figures).all)?,
+            None => write!(out, " – |")?,
         }
     }
-    writeln!(out, " {} |", micros(figures.slowest()))
+    if figures.broadcasts.is_empty() {
+        writeln!(out, " – |")
+    } else {
+        writeln!(out, " {} |", micros(figures.slowest()))
+    }
 }
