@@ -241,7 +241,8 @@ impl Which {
         let addr = broker::free_address().map_err(failed)?;
         let dir = broker::directory();
         std::fs::create_dir_all(&dir).map_err(failed)?;
-        let file = dir.join("peer.conf");
+        // rumqttd tells the format by the name; the others don't look at it.
+        let file = dir.join("peer.toml");
         std::fs::write(&file, peer.config(addr, &dir.display().to_string())).map_err(failed)?;
         let mut process = match peer {
             Peer::Mosquitto => Command::new("mosquitto"),
