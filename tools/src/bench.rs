@@ -501,3 +501,54 @@ impl Clocks {
         }
     }
 }
+
+#[cfg(test)]
+impl Figures {
+    /// Made up: `micros` for one of anything.
+    pub(crate) fn made_up(broker: &str, micros: f64) -> Self {
+        let cost = Cost {
+            all: micros,
+            user: micros / 10.0,
+            softirq: 0.0,
+            count: 1000,
+        };
+        Self {
+            broker: broker.into(),
+            connections: 1000,
+            user_bytes: 200.0,
+            start_bytes: 8_000_000,
+            slab_bytes: 8000.0,
+            connect: cost,
+            delivery: cost,
+            unicast0: cost,
+            unicast1: cost,
+            broadcasts: Vec::new(),
+            turnover: None,
+            latency: Vec::new(),
+            stopped: None,
+            lost: 0,
+            failures: 0,
+        }
+    }
+
+    /// It stopped before the messages to one phone.
+    pub(crate) fn stopped(mut self) -> Self {
+        (self.unicast0, self.unicast1) = (Cost::NONE, Cost::NONE);
+        self.stopped = Some("the broker didn't keep up (QoS 0)".into());
+        self
+    }
+}
+
+#[cfg(test)]
+impl Load {
+    pub(crate) fn made_up() -> Self {
+        Self {
+            connections: 1000,
+            rate: 8000,
+            broadcasts: 3,
+            messages: 1000,
+            message_rate: 60_000,
+            turnovers: 5,
+        }
+    }
+}

@@ -298,3 +298,78 @@ fn softirq(figures: &Figures, out: &mut String) -> std::fmt::Result {
         seen.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{Load, Turnover};
+
+    fn measured(server: Figures, floor: Vec<Figures>) -> Measured {
+        Measured {
+            schema: "",
+            machine: String::new(),
+            date: String::new(),
+            load_before: 0.0,
+            load: Load::made_up(),
+            server,
+            floor,
+        }
+    }
+
+    /// The line that begins with these words.
+    fn line(text: &str, what: &str) -> String {
+        let found = text.lines().find(|line| line.contains(what));
+        found
+            .unwrap_or_else(|| panic!("no {what:?} in {text}"))
+            .into()
+    }
+
+    #[test]
+    fn figures_stand_beside_the_mean_of_the_floor() {
+        let floor = vec![
+            Figures::made_up("floor", 9.0),
+            Figures::made_up("floor", 11.0),
+        ];
+        let mut server = Figures::made_up("stillwire", 12.0);
+        server.turnover = Some(Turnover {
+            user_bytes: 220.0,
+            bytes_after: 8_400_000,
+        });
+        let text = text(&measured(server, floor));
+        let connect = line(&text, "connect + subscribe");
+        assert!(
+            connect.contains(" 1.20 ") && connect.contains(" met "),
+            "{text}"
+        );
+        assert!(
+            line(&text, "per fan-out delivery").contains(" met "),
+            "{text}"
+        );
+        assert!(
+            line(&text, "of it in user space").contains(" aim met "),
+            "{text}"
+        );
+        assert!(
+            line(&text, "growth after 5 turnovers").contains(" over "),
+            "{text}"
+        );
+        assert!(text.contains("20 % apart"), "{text}");
+        assert!(!text.contains("NOT VALID"), "{text}");
+    }
+
+    #[test]
+    fn without_a_floor_there_is_no_ratio_and_no_verdict_on_it() {
+        let text = text(&measured(
+            Figures::made_up("other", 12.0).stopped(),
+            Vec::new(),
+        ));
+        assert!(
+            !line(&text, "connect + subscribe").contains("met"),
+            "{text}"
+        );
+        assert!(
+            text.contains("NOT VALID: other: the broker didn't keep up (QoS 0)"),
+            "{text}"
+        );
+    }
+}

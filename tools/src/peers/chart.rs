@@ -114,3 +114,18 @@ fn write(compared: &Compared, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "</svg>")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ratio_is_a_bar_and_what_is_not_there_is_said() {
+        let text = svg(&Compared::made_up());
+        assert!(text.starts_with("<svg") && text.ends_with("</svg>\n"));
+        // Four of Stillwire, two of the one that stopped, and three in the legend.
+        assert_eq!(text.matches("<rect").count(), 4 + 2 + 3, "{text}");
+        assert_eq!(text.matches("didn't keep up").count(), 2 + 4);
+        assert!(!text.contains("NaN") && !text.contains("inf"));
+    }
+}

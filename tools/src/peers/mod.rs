@@ -305,3 +305,66 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+impl Compared {
+    /// The floor, Stillwire, one that stopped half-way at a slower rate, and one that isn't there.
+    fn made_up() -> Self {
+        let line = |name: &str, slower, remarks: &[&str], figures| Line {
+            name: name.into(),
+            version: "1".into(),
+            slower,
+            remarks: remarks.iter().map(ToString::to_string).collect(),
+            figures,
+        };
+        let figures = Figures::made_up;
+        Self {
+            schema: SCHEMA,
+            machine: "2 cores".into(),
+            date: "2026-11-21".into(),
+            load_before: 0.0,
+            load: Load::made_up(),
+            brokers: vec![
+                line("floor", 1, &[], Some(figures("floor", 10.0))),
+                line("Stillwire", 1, &[], Some(figures("stillwire", 12.0))),
+                line(
+                    "slow",
+                    4,
+                    &["too fast"],
+                    Some(figures("slow", 80.0).stopped()),
+                ),
+                line("absent", 1, &["it doesn't start"], None),
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_peer_has_a_configuration_with_its_address() {
+        let addr: SocketAddr = "127.0.0.1:12345".parse().unwrap();
+        for &peer in Peer::value_variants() {
+            assert!(peer.config(addr, "/tmp/x").contains("12345"), "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn all_three_files_are_written() {
+        let dir = std::env::temp_dir().join(format!("stillwire-peers-{}", std::process::id()));
+        Compared::made_up().write(&dir).unwrap();
+        for name in ["peers.md", "peers.svg", "peers.json"] {
+            assert!(
+                std::fs::metadata(dir.join(name)).unwrap().len() > 0,
+                "{name}"
+            );
+        }
+        let json = std::fs::read_to_string(dir.join("peers.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["schema"], SCHEMA);
+        assert!(json["brokers"][2]["figures"]["unicast0"]["all"].is_null());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -93,3 +93,26 @@ fn row(compared: &Compared, line: &Line, out: &mut String) -> std::fmt::Result {
         writeln!(out, " {} |", micros(figures.slowest()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_broker_has_a_row_and_what_it_could_not_do_is_said() {
+        let text = markdown(&Compared::made_up());
+        assert!(
+            text.contains("| Stillwire 1 | 200 | 12.0 (1.20) |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| slow 1\\* | 200 | 80.0 (8.00) | 80.0 (8.00) | – | – |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| absent 1\\* | – | – | – | – | – | – |"),
+            "{text}"
+        );
+        assert!(text.contains("- slow: too fast\n"), "{text}");
+    }
+}
