@@ -80,7 +80,9 @@ pub(crate) struct Load {
 /// Memory after churn, and when everybody has left.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Turnover {
-    /// Bytes of user space (Pss) a connection, after the churn.
+    /// Bytes of user space (Pss) a connection, before the churn: with the buffers that messages have made grow.
+    pub(crate) user_bytes_before: f64,
+    /// The same after the churn.
     pub(crate) user_bytes: f64,
     /// Bytes of Pss when all phones have left.
     pub(crate) bytes_after: u64,
@@ -338,8 +340,9 @@ impl Bench {
         }
         figures.failures = self.fleet.totals().failed();
         figures.latency = std::mem::take(&mut self.latency);
-        if let Some(user_bytes) = churned {
+        if let Some([user_bytes_before, user_bytes]) = churned {
             figures.turnover = Some(Turnover {
+                user_bytes_before,
                 user_bytes,
                 bytes_after: self.leave()?,
             });
@@ -355,13 +358,15 @@ impl Bench {
     }
 
     /// All connections are replaced as often as the plan says, at the rate of connects; returns the bytes of user space that a connection
-    /// takes then.
-    fn churn(&mut self, start_bytes: u64) -> Result<Option<f64>, MeasureError> {
+    /// took before and takes then.
+    fn churn(&mut self, start_bytes: u64) -> Result<Option<[f64; 2]>, MeasureError> {
         if self.load.turnovers == 0 {
             return Ok(None);
         }
         self.watch.phase("churn");
         let phones = u64::from(self.load.connections);
+        let each = |pss: u64| (pss as f64 - start_bytes as f64) / phones as f64;
+        let user_bytes = each(self.pss()?);
         let comings = u64::from(self.load.turnovers) * phones;
         let before = self.fleet.totals().get(Count::Readied);
         let rate = self.load.rate.max(1) as f64;
@@ -377,9 +382,7 @@ impl Bench {
         });
         met("churn", ended)?;
         self.rest("churn", SETTLE)?;
-        Ok(Some(
-            (self.pss()? as f64 - start_bytes as f64) / phones as f64,
-        ))
+        Ok(Some([user_bytes, each(self.pss()?)]))
     }
 
     /// All phones leave, and the broker has time to give memory back; returns what it has then.

@@ -172,7 +172,7 @@ fn rows(measured: &Measured) -> Vec<Row> {
         ..Row::plain("slowest delivery of a broadcast", micros(server.slowest()))
     });
     if let Some(turnover) = server.turnover {
-        let growth = 100.0 * (turnover.user_bytes / server.user_bytes - 1.0);
+        let growth = 100.0 * (turnover.user_bytes / turnover.user_bytes_before - 1.0);
         let left = 100.0 * (turnover.bytes_after as f64 / server.start_bytes as f64 - 1.0);
         rows.push(Row {
             budget: Some((growth, budget(5.0, 5.0))),
@@ -332,6 +332,7 @@ mod tests {
         ];
         let mut server = Figures::made_up("stillwire", 12.0);
         server.turnover = Some(Turnover {
+            user_bytes_before: 200.0,
             user_bytes: 220.0,
             bytes_after: 8_400_000,
         });
