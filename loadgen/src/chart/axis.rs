@@ -1,7 +1,5 @@
 //! Axes: which range a chart covers, where its ticks stand and how they read. Knows no SVG.
 
-use crate::units;
-
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -200,9 +198,17 @@ pub fn time(seconds: f64, length: f64) -> String {
     }
 }
 
-/// A count with its digits in groups, where there is room.
-pub fn whole(value: f64) -> String {
-    units::grouped(value.max(0.0).round() as u64)
+/// How long something took: `42.5 s`, `12 min 5 s`.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 120.0 {
+        return format!("{:.1} s", seconds);
+    }
+    let whole = seconds.round() as u64;
+    if whole < 3600 {
+        format!("{} min {} s", whole / 60, whole % 60)
+    } else {
+        format!("{} h {} min", whole / 3600, whole / 60 % 60)
+    }
 }
 
 #[cfg(test)]

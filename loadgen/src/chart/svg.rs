@@ -56,6 +56,8 @@ pub struct Line {
     pub values: Vec<Option<f64>>,
     /// Colour and dash, 1 to 6.
     pub style: u8,
+    /// Measured seldom, so the line goes on over what looks like gaps.
+    pub sparse: bool,
 }
 
 /// A stretch of time with a name.
@@ -233,7 +235,7 @@ impl LineChart<'_> {
         let mut pen_down = false;
         for (&seconds, value) in self.x.iter().zip(&line.values) {
             let Some(value) = value.filter(|value| value.is_finite()) else {
-                pen_down = false;
+                pen_down &= line.sparse;
                 continue;
             };
             let (x, y) = (tenth(self.x(seconds)), tenth(Self::y(axis, value)));
@@ -414,6 +416,7 @@ mod tests {
             name: "<p99>".into(),
             values: vec![Some(5.0), None, Some(f64::NAN), Some(0.0)],
             style: 1,
+            sparse: false,
         };
         let mark = Mark {
             name: "a'b".into(),
@@ -433,6 +436,7 @@ mod tests {
                 name: n.to_string(),
                 values: vec![Some(100.0 + f64::from(n))],
                 style: 1,
+                sparse: true,
             })
             .collect();
         let chart = chart(&[1.0], lines, &[]);
