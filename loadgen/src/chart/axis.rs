@@ -16,40 +16,56 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// Sizes that have a name of their own, the largest first.
+    fn sizes(self) -> &'static [(f64, &'static str)] {
+        const KB: f64 = 1024.0;
+        match self {
+            Self::Count => &[(1e6, "m"), (1e3, "k"), (1.0, "")],
+            Self::Micros => &[(1e6, " s"), (1e3, " ms"), (1.0, " µs")],
+            Self::Bytes => &[
+                (KB * KB * KB, " GB"),
+                (KB * KB, " MB"),
+                (KB, " KB"),
+                (1.0, " B"),
+            ],
+            Self::Percent => &[(1.0, " %")],
+            Self::Ratio => &[(1.0, "×")],
+        }
+    }
+
+    /// The size to write a value in.
+    fn size(self, value: f64) -> (f64, &'static str) {
+        let sizes = self.sizes();
+        // Up to 10,000 things are counted in full.
+        let plain = self == Self::Count && value < 1e4;
+        let fitting = sizes.iter().find(|&&(size, _)| value >= size);
+        match fitting {
+            Some(&size) if !plain => size,
+            _ => sizes[sizes.len() - 1],
+        }
+    }
+
     /// A value as a reader wants it: three digits and a unit.
     pub fn show(self, value: f64) -> String {
-        let digits = |value: f64| {
-            let places = if value.abs() >= 99.95 || value.fract().abs() < 1e-9 {
-                0
-            } else if value.abs() >= 9.995 {
-                1
-            } else {
-                2
-            };
-            let text = format!("{value:.places$}");
-            if places > 0 {
-                text.trim_end_matches('0').trim_end_matches('.').to_owned()
-            } else {
-                text
-            }
-        };
-        match self {
-            Self::Count if value.abs() >= 1e6 => format!("{}m", digits(value / 1e6)),
-            Self::Count if value.abs() >= 1e4 => format!("{}k", digits(value / 1e3)),
-            Self::Count => digits(value),
-            Self::Micros if value >= 1e6 => format!("{} s", digits(value / 1e6)),
-            Self::Micros if value >= 1e3 => format!("{} ms", digits(value / 1e3)),
-            Self::Micros => format!("{} µs", digits(value)),
-            Self::Bytes => {
-                let (size, name) = [(1u64 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")]
-                    .into_iter()
-                    .find(|&(size, _)| value >= size as f64)
-                    .unwrap_or((1, "B"));
-                format!("{} {name}", digits(value / size as f64))
-            }
-            Self::Percent => format!("{} %", digits(value)),
-            Self::Ratio => format!("{}×", digits(value)),
-        }
+        let (size, name) = self.size(value);
+        format!("{}{name}", digits(value / size))
+    }
+}
+
+/// Three digits, and none after the point that say nothing.
+fn digits(value: f64) -> String {
+    let places = if value.abs() >= 99.95 || (value - value.round()).abs() < 1e-9 {
+        0
+    } else if value.abs() >= 9.995 {
+        1
+    } else {
+        2
+    };
+    let text = format!("{value:.places$}");
+    if places > 0 {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
     }
 }
 
@@ -68,6 +84,7 @@ pub struct Axis {
     scale: Scale,
     low: f64,
     high: f64,
+    unit: Unit,
     /// Where the ticks are.
     pub ticks: Vec<f64>,
 }
@@ -97,8 +114,8 @@ impl Axis {
             });
         match scale {
             Scale::Linear => Self::linear(high, unit, count),
-            Scale::Log if high > 0.0 => Self::log(low, high, count),
-            Scale::Log => Self::log(1.0, 1.0, count),
+            Scale::Log if high > 0.0 => Self::log(low, high, unit, count),
+            Scale::Log => Self::log(1.0, 1.0, unit, count),
         }
     }
 
@@ -106,15 +123,10 @@ impl Axis {
         let high = if high > 0.0 { high } else { 1.0 };
         let rough = high / count.max(1) as f64;
         let step = match unit {
+            // Round in the unit that the highest tick is written in.
             Unit::Bytes => {
-                let power = 1024f64.powf((rough.max(1.0).ln() / 1024f64.ln()).floor());
-                // Within a unit the steps are those of ten, but for 1,024 itself.
-                let step = nice(rough / power);
-                if step >= 1000.0 {
-                    power * 1024.0
-                } else {
-                    step * power
-                }
+                let (size, _) = unit.size(high);
+                nice(rough / size) * size
             }
             // Half a phone isn't one.
             Unit::Count => nice(rough).max(1.0),
@@ -125,11 +137,12 @@ impl Axis {
             scale: Scale::Linear,
             low: 0.0,
             high: step * steps as f64,
+            unit,
             ticks: (0..=steps).map(|n| n as f64 * step).collect(),
         }
     }
 
-    fn log(low: f64, high: f64, count: usize) -> Self {
+    fn log(low: f64, high: f64, unit: Unit, count: usize) -> Self {
         let steps: Vec<f64> = (-3..12)
             .flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(power)))
             .collect();
@@ -148,9 +161,14 @@ impl Axis {
                 (power - power.round()).abs() < 1e-9
             })
             .collect();
-        // Powers of ten alone, where the finer steps would crowd.
+        // Powers of ten alone where the finer steps would crowd, and an end that is far from one.
         let ticks = if all.len() > count + 2 && decades.len() > 1 {
-            decades
+            let ends = [all[0], all[all.len() - 1]];
+            let far = |end: &f64| decades.iter().all(|d| (d / end).log10().abs() > 0.6);
+            let mut ticks: Vec<f64> = ends.into_iter().filter(far).collect();
+            ticks.extend(&decades);
+            ticks.sort_by(f64::total_cmp);
+            ticks
         } else {
             all.to_vec()
         };
@@ -158,7 +176,20 @@ impl Axis {
             scale: Scale::Log,
             low: all[0],
             high: all[all.len() - 1],
+            unit,
             ticks,
+        }
+    }
+
+    /// How a tick reads: on an even axis all in the unit of the highest.
+    pub fn label(&self, tick: f64) -> String {
+        match self.scale {
+            Scale::Log => self.unit.show(tick),
+            Scale::Linear if tick == 0.0 => "0".into(),
+            Scale::Linear => {
+                let (size, name) = self.unit.size(self.high);
+                format!("{}{name}", digits(tick / size))
+            }
         }
     }
 
@@ -217,7 +248,7 @@ mod tests {
 
     fn labels(values: &[f64], scale: Scale, unit: Unit) -> Vec<String> {
         let axis = Axis::covering(values.iter().copied(), scale, unit, 5);
-        axis.ticks.iter().map(|&tick| unit.show(tick)).collect()
+        axis.ticks.iter().map(|&tick| axis.label(tick)).collect()
     }
 
     #[test]
@@ -225,13 +256,13 @@ mod tests {
         let (linear, log) = (Scale::Linear, Scale::Log);
         assert_eq!(
             labels(&[3.0, 9400.0], linear, Unit::Count),
-            ["0", "2000", "4000", "6000", "8000", "10k"]
+            ["0", "2k", "4k", "6k", "8k", "10k"]
         );
         assert_eq!(labels(&[], linear, Unit::Count), ["0", "1"]);
         assert_eq!(labels(&[1.0], linear, Unit::Count), ["0", "1"]);
         assert_eq!(
             labels(&[700.0 * 1024.0 * 1024.0], linear, Unit::Bytes),
-            ["0 B", "200 MB", "400 MB", "600 MB", "800 MB"]
+            ["0", "200 MB", "400 MB", "600 MB", "800 MB"]
         );
         assert_eq!(
             labels(&[4500.0 * 1024.0 * 1024.0], linear, Unit::Bytes)
@@ -244,11 +275,34 @@ mod tests {
             ["100 µs", "1 ms", "10 ms", "100 ms", "1 s"]
         );
         assert_eq!(
+            labels(&[90.0, 3_500_000.0], log, Unit::Micros)
+                .last()
+                .unwrap(),
+            "5 s"
+        );
+        assert_eq!(
             labels(&[120.0, 900.0], log, Unit::Micros),
             ["100 µs", "200 µs", "500 µs", "1 ms"]
         );
         assert_eq!(labels(&[], log, Unit::Micros).len(), 2);
         assert_eq!(labels(&[0.0, f64::NAN, 1.0], log, Unit::Ratio).len(), 2);
+    }
+
+    #[test]
+    fn values_have_three_digits_and_a_unit() {
+        assert_eq!(Unit::Count.show(9999.0), "9999");
+        assert_eq!(Unit::Count.show(12_345.0), "12.3k");
+        assert_eq!(Unit::Micros.show(1234.0), "1.23 ms");
+        assert_eq!(Unit::Bytes.show(1.5 * 1024.0), "1.5 KB");
+        assert_eq!(
+            [Unit::Percent.show(12.0), Unit::Ratio.show(1.05)],
+            ["12 %", "1.05×"]
+        );
+        let high = [1.3 * 1024.0 * 1024.0 * 1024.0];
+        assert_eq!(
+            labels(&high, Scale::Linear, Unit::Bytes),
+            ["0", "0.5 GB", "1 GB", "1.5 GB"]
+        );
     }
 
     #[test]

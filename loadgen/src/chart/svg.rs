@@ -153,7 +153,7 @@ impl LineChart<'_> {
                 WIDTH - RIGHT,
                 LEFT - 7.0,
                 tenth(y + 4.0),
-                self.unit.show(tick)
+                axis.label(tick)
             )?;
         }
         self.write_times(out)?;
@@ -161,6 +161,7 @@ impl LineChart<'_> {
             write!(out, "<path class=\"line s{}\" d=\"", line.style)?;
             self.write_path(&axis, line, out)?;
             out.push_str("\"/>");
+            self.write_dots(&axis, line, out)?;
         }
         for (line, y) in self.labels(&axis) {
             write!(
@@ -239,13 +240,28 @@ impl LineChart<'_> {
                 continue;
             };
             let (x, y) = (tenth(self.x(seconds)), tenth(Self::y(axis, value)));
-            // A value between two gaps is a line of no length, which round ends make a dot.
-            if pen_down {
-                write!(out, "L{x} {y}")?;
-            } else {
-                write!(out, "M{x} {y}h0")?;
-            }
+            write!(out, "{}{x} {y}", if pen_down { 'L' } else { 'M' })?;
             pen_down = true;
+        }
+        Ok(())
+    }
+
+    /// Values that have gaps on both sides: lines of no length, which round ends make dots.
+    fn write_dots(&self, axis: &Axis, line: &Line, out: &mut String) -> std::fmt::Result {
+        let value = |at: usize| line.values.get(at).copied().flatten();
+        let mut dots = String::new();
+        for (at, &seconds) in self.x.iter().enumerate() {
+            let alone = at
+                .checked_sub(1)
+                .is_none_or(|before| value(before).is_none())
+                && value(at + 1).is_none();
+            if let Some(value) = value(at).filter(|value| alone && value.is_finite()) {
+                let (x, y) = (tenth(self.x(seconds)), tenth(Self::y(axis, value)));
+                write!(dots, "M{x} {y}h0")?;
+            }
+        }
+        if !dots.is_empty() {
+            write!(out, "<path class=\"dots s{}\" d=\"{dots}\"/>", line.style)?;
         }
         Ok(())
     }
@@ -334,7 +350,7 @@ impl BarChart<'_> {
                 "<path class=\"grid\" d=\"M{0} {top}V{bottom}\"/><text class=\"tick mid\" x=\"{0}\" y=\"{1}\">{2}</text>",
                 tenth(x(tick)),
                 bottom + 17.0,
-                self.unit.show(tick)
+                axis.label(tick)
             )?;
         }
         if let Some((name, value)) = self.reference {

@@ -142,8 +142,8 @@ impl Drawing<'_> {
             1,
             self.each(|m| Some(m.per_second(m.counts.connects))),
         )];
-        let more = |m: &Moment| m.counts.attempts > m.counts.connects + m.counts.connects / 20 + 5;
-        if self.report.course.iter().any(more) {
+        let sum = |count: fn(&Moment) -> u64| self.report.course.iter().map(count).sum::<u64>();
+        if sum(|m| m.counts.attempts) > sum(|m| m.counts.connects) * 51 / 50 + 5 {
             let attempts = self.each(|m| Some(m.per_second(m.counts.attempts)));
             lines.push(line("attempts", 4, attempts));
         }
@@ -212,19 +212,22 @@ impl Drawing<'_> {
         let generator = |m: &Moment| m.sample.generator.map(|usage| usage.cpu);
         let watched = self.report.course.iter().any(|m| m.sample.server.is_some());
         let embedded = self.report.memory.is_some_and(|memory| memory.same_process);
-        let own = if embedded { "both" } else { "generator" };
-        let mut lines = vec![line(own, 5, self.each(generator))];
+        let (name, style) = if embedded {
+            ("process", 1)
+        } else {
+            ("generator", 5)
+        };
+        let mut lines = vec![line(name, style, self.each(generator))];
         if watched {
             lines.push(line("server", 1, self.each(server(|usage| usage.cpu))));
             lines.push(line("its own", 2, self.each(server(|usage| usage.user))));
         }
-        self.draw(
-            "CPU",
-            "Per cent of one core that the server uses, its own code's part of it without the kernel's, and the generator's.",
-            Unit::Percent,
-            Scale::Linear,
-            lines,
-        );
+        let about = if embedded {
+            "Per cent of one core that server and generator use, both in one process."
+        } else {
+            "Per cent of one core: the server's, its own code's part of it without the kernel's, and the generator's."
+        };
+        self.draw("CPU", about, Unit::Percent, Scale::Linear, lines);
         if watched {
             let mut pss = line(
                 "Pss",
@@ -242,15 +245,15 @@ impl Drawing<'_> {
             );
         }
         let some = |bytes: u64| (bytes > 0).then_some(bytes as f64);
-        let own = |m: &Moment| m.sample.generator.and_then(|usage| some(usage.rss));
+        let resident = |m: &Moment| m.sample.generator.and_then(|usage| some(usage.rss));
         let lines = vec![
             line("slab", 1, self.each(|m| some(m.sample.slab))),
-            line("TCP", 2, self.each(|m| some(m.sample.tcp))),
             line(
-                if embedded { "both" } else { "generator" },
-                5,
-                self.each(own),
+                "TCP",
+                2,
+                self.each(|m| some(m.sample.slab).map(|_| m.sample.tcp as f64)),
             ),
+            line(name, 5, self.each(resident)),
         ];
         self.draw(
             "Memory of kernel and generator",
