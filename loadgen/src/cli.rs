@@ -84,6 +84,9 @@ pub struct Connect {
     /// How the result is shown.
     #[command(flatten)]
     pub show: Output,
+    /// Show nothing while it runs
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `loadgen demo`.
@@ -110,6 +113,9 @@ pub struct Demo {
     /// How the result is shown.
     #[command(flatten)]
     pub show: Output,
+    /// Show nothing while it runs
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[cfg(test)]

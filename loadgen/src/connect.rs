@@ -99,7 +99,7 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
         late: SECOND_LATE,
     };
     preflight(&machine, &plan)?;
-    let mut watch = Watch::new(args.show.quiet, interrupted);
+    let mut watch = Watch::new(args.quiet, interrupted);
     watch.note(&format!(
         "{} phones to {} at {}/s from {} threads, two subscriptions each; held {} s",
         grouped(u64::from(plan.phones)),

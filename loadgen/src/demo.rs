@@ -111,7 +111,7 @@ impl Footprint {
 /// Runs it.
 pub fn run(args: &cli::Demo, interrupted: Arc<AtomicBool>) -> Result<Report, DemoError> {
     let mut machine = Machine::read().map_err(BeginError::Proc)?;
-    let mut watch = Watch::new(args.show.quiet, interrupted);
+    let mut watch = Watch::new(args.quiet, interrupted);
     let Fit {
         phones,
         reactors,

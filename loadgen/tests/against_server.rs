@@ -7,6 +7,7 @@ fn demo(arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
         .args([
             "demo",
             "--json",
+            "-",
             "--quiet",
             "--connections",
             "300",

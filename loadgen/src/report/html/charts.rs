@@ -12,6 +12,9 @@ use crate::report::course::{Moment, Usage};
 /// Kinds of failure in one chart; those that happened most.
 const KINDS: usize = 6;
 
+/// What an interval adds to a sum.
+type Counted = fn(&Moment) -> i64;
+
 /// A chart, drawn.
 pub(super) struct Chart {
     pub(super) title: String,
@@ -194,13 +197,12 @@ impl Drawing<'_> {
         let lines = lines.map(|(name, style, quantile)| {
             let values = histograms.iter();
             let value = |histogram: &Histogram| histogram.at(quantile).max(1) as f64;
-            line(
-                name,
-                style,
-                values
-                    .map(|histogram| histogram.as_ref().map(value))
-                    .collect(),
-            )
+            let values = values.map(|histogram| histogram.as_ref().map(value));
+            Line {
+                // Broadcasts are rare by their nature.
+                sparse: title.ends_with("broadcast"),
+                ..line(name, style, values.collect())
+            }
         });
         let lines = lines.into();
         self.draw(title, about, Unit::Micros, Scale::Log, lines);
@@ -286,18 +288,16 @@ impl Drawing<'_> {
             lines,
         );
 
-        let so_far = |count: fn(&Moment) -> i64| {
+        let so_far = |count: Counted| {
             let mut sum = 0;
-            self.each(|_| None)
-                .into_iter()
-                .zip(&self.report.course)
-                .map(|(_, moment)| {
-                    sum += count(moment);
-                    Some(sum.max(0) as f64)
-                })
-                .collect::<Vec<_>>()
+            let course = self.report.course.iter();
+            let sums = course.map(|moment| {
+                sum += count(moment);
+                Some(sum.max(0) as f64)
+            });
+            sums.collect::<Vec<_>>()
         };
-        let kinds: [(&str, u8, fn(&Moment) -> i64); 4] = [
+        let kinds: [(&str, u8, Counted); 4] = [
             ("missing", 6, |m| m.counts.missing),
             ("late", 2, |m| m.counts.late.cast_signed()),
             ("duplicates", 4, |m| m.counts.duplicates.cast_signed()),
