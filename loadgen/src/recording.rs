@@ -99,8 +99,8 @@ impl Recording {
 
     /// A second of the wall clock is over, so it is time for [`Recording::moment`].
     pub fn is_due(&self, now: u64) -> bool {
-        (self.began + now) / SECOND > (self.began + self.moment.from) / SECOND
-            && now - self.moment.from >= SHORTEST
+        let second = (self.began + now) / SECOND * SECOND;
+        second.saturating_sub(self.began + self.moment.from) >= SHORTEST
     }
 
     /// Notes how many phones are ready between two moments.
