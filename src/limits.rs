@@ -64,6 +64,12 @@ pub const SPARE_BATCHES: usize = 16;
 /// See [`SPARE_BATCHES`].
 pub const SPARE_LETTERS: usize = 64;
 
+/// QoS 0 messages that a shard keeps to make others from, and the bytes that one of them may have room for: a push is small, and as many as
+/// are on their way within a turn are made without asking for memory.
+pub const SPARE_MESSAGES: usize = 64;
+/// See [`SPARE_MESSAGES`].
+pub const SPARE_MESSAGE_BYTES: usize = 512;
+
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 
@@ -197,11 +203,14 @@ pub const EVENTS_PER_TURN: usize = 1024;
 /// Connections served in one turn because something was left of an earlier one.
 pub const LEFTOVERS_PER_TURN: usize = 256;
 
-/// Connections accepted in one turn from each listener. A storm of handshakes shares the loop with those who are in.
+/// Connections accepted in one turn from each listener, at most. A storm of handshakes shares the loop with those who are in.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
-/// Batches of handed-over connections taken in one turn, each up to 250.
-pub const HANDOVERS_PER_TURN: usize = 2;
+/// Batches of handed-over connections taken in one turn at most, and connections after which no more are taken. A batch has one or two, and 250 in
+/// a storm.
+pub const HANDOVERS_PER_TURN: usize = 16;
+/// See [`HANDOVERS_PER_TURN`].
+pub const ARRIVALS_PER_TURN: usize = 256;
 
 /// Timers handled in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;

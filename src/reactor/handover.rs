@@ -97,6 +97,9 @@ impl Departures {
 
     /// Send what the pairs take. True: some waits. `undelivered` is told of what can never be sent.
     pub fn flush(&mut self, mut undelivered: impl FnMut(Undelivered, io::Error)) -> bool {
+        if self.touched.is_empty() {
+            return false;
+        }
         let mut touched = std::mem::take(&mut self.touched);
         touched.retain(|&home| {
             let batches = &mut self.waiting[home.index()];

@@ -111,20 +111,29 @@ impl Connections {
             return;
         }
         debug_assert_eq!(slot.unwritten(), 0, "packets behind a backlog go there");
+        if let Some(bytes) = self.outbox.whole(chain) {
+            // One piece, as nearly all are.
+            let (len, written) = (bytes.len(), tcp::write(&slot.socket, bytes));
+            match written {
+                Writing::Taken(taken) => {
+                    self.counters().bytes_out.add(taken as u64);
+                    if taken < len {
+                        self.keep_rest(conn, chain, taken);
+                    }
+                }
+                Writing::Broken => self.lose(conn, CloseCause::PeerGone),
+            }
+            return;
+        }
         // A chain may have more pieces than one write takes. Only what a full socket left over may become a backlog: the poller tells
         // of room only where there was none.
         while !chain.is_empty() {
             let Some(slot) = self.slots.get(conn) else {
                 return;
             };
-            let (written, rest) = if let Some(bytes) = self.outbox.whole(chain) {
-                (tcp::write(&slot.socket, bytes), Chain::default())
-            } else {
-                let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
-                let (count, rest) = self.outbox.gather(chain, &mut pieces);
-                (tcp::write_all_of(&slot.socket, &pieces[..count]), rest)
-            };
-            let Writing::Taken(taken) = written else {
+            let mut pieces = [IoSlice::new(&[]); limits::WRITE_PIECES];
+            let (count, rest) = self.outbox.gather(chain, &mut pieces);
+            let Writing::Taken(taken) = tcp::write_all_of(&slot.socket, &pieces[..count]) else {
                 self.lose(conn, CloseCause::PeerGone);
                 return;
             };

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::routing::Verdict;
 use crate::routing::port::CloseCause;
 use crate::transport::tcp::{self, Reading};
-use crate::wire::frame;
+use crate::wire::{Connect, frame};
 
 /// Why the packets of a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,9 @@ impl Reactor {
         }
         if kept.is_empty() {
             let (used, stop) = self.packets(conn, session, fresh);
-            kept.extend_from_slice(&fresh[used..]);
+            if used < fresh.len() {
+                kept.extend_from_slice(&fresh[used..]);
+            }
             self.buffer = buffer;
             self.after_packets(conn, kept, stop);
         } else {
@@ -168,8 +170,8 @@ impl Reactor {
         }
     }
 
-    /// A whole CONNECT, and what came with it, stands at the start of `bytes`: the shard takes the client in, or not.
-    pub(super) fn admit(&mut self, conn: ConnId, bytes: &[u8]) {
+    /// A connection that was handed over: a whole CONNECT, and what came with it, stands at the start of `bytes`.
+    pub(super) fn admit_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
         let max = self.largest_connect();
         let crate::routing::Greeting::Connect { connect, len } = crate::routing::greet(bytes, max)
         else {
@@ -178,12 +180,16 @@ impl Reactor {
             self.io.connections.free(conn);
             return;
         };
-        let Some(attached) = self.shard.connect(conn, &connect, self.now, &mut self.io) else {
+        self.admit(conn, &connect, &bytes[len..]);
+    }
+
+    /// The shard takes a client in, or not. `rest` came behind its CONNECT.
+    pub(super) fn admit(&mut self, conn: ConnId, connect: &Connect<'_>, rest: &[u8]) {
+        let Some(attached) = self.shard.connect(conn, connect, self.now, &mut self.io) else {
             return;
         };
         self.io.connections.attach(conn, attached);
         self.io.connections.log_opened(conn, connect.client_id);
-        let rest = &bytes[len..];
         if rest.is_empty() {
             return;
         }

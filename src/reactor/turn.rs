@@ -15,20 +15,20 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::Events;
 
+use super::mailbox::Batch;
 use super::slots::State;
 use super::token::{self, Source};
 use super::{Order, Reactor};
-use crate::clock::Millis;
 use crate::limits;
 use crate::routing::port::CloseCause;
 use crate::sys;
 
 /// A mailbox or a hand-over pair is full: try again so soon. Its owner works on it, and spinning would take the core from it.
-const RETRY: Duration = Duration::from_millis(1);
+const RETRY_MILLIS: u64 = 1;
 
 impl Reactor {
     /// Turn until the server says stop.
@@ -38,22 +38,25 @@ impl Reactor {
         let mut drain_until = None;
         loop {
             let timeout = self.timeout(work);
-            if timeout.is_none_or(|timeout| !timeout.is_zero())
-                && !self.lines.boxes[self.me.index()].may_sleep()
-            {
-                self.poll(&mut events, Some(Duration::ZERO));
+            let mailbox = &self.lines.boxes[self.me.index()];
+            let timeout = if timeout.is_zero() || mailbox.may_sleep() {
+                timeout
             } else {
-                self.poll(&mut events, timeout);
-            }
+                Duration::ZERO
+            };
+            self.poll(&mut events, timeout);
             self.lines.boxes[self.me.index()].stay_awake();
-            let begin = Instant::now();
-            self.set_now(begin);
+            let begin = sys::clock::nanos();
+            self.now = self.lines.moment(begin);
+            self.io.connections.set_now(self.now);
+            self.turns += 1;
             work = self.turn(&events);
             match self.lines.order() {
                 Order::Run => {}
                 Order::Stop => return,
                 Order::Drain => {
-                    let until = *drain_until.get_or_insert_with(|| begin + self.drain_timeout);
+                    let longest = self.drain_timeout.as_nanos() as u64;
+                    let until = *drain_until.get_or_insert_with(|| begin.saturating_add(longest));
                     work.now |= self.drain();
                     if (self.io.connections.slots.is_empty() && !work.later) || begin >= until {
                         return;
@@ -62,18 +65,16 @@ impl Reactor {
             }
             let counters = self.io.connections.counters();
             counters.turns.add(1);
-            counters
-                .wakeups
-                .add(u64::from(timeout != Some(Duration::ZERO)));
+            counters.wakeups.add(u64::from(!timeout.is_zero()));
             // Only a turn that met one of its bounds can be a long one; the clock is not read for the others.
             if work.now {
-                self.longest_turn = self.longest_turn.max(begin.elapsed());
+                self.longest_turn = self.longest_turn.max(sys::clock::nanos() - begin);
             }
         }
     }
 
-    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) {
-        match self.poll.poll(events, timeout) {
+    fn poll(&mut self, events: &mut Events, timeout: Duration) {
+        match self.poll.poll(events, Some(timeout)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             // The descriptor is ours and the list of events too: nothing else can be wrong with the call.
@@ -81,31 +82,23 @@ impl Reactor {
         }
     }
 
-    fn set_now(&mut self, at: Instant) {
-        self.now = Millis(at.duration_since(self.lines.epoch).as_millis() as u64);
-        self.io.connections.set_now(self.now);
-    }
-
     /// How long to sleep after a turn that left `work`.
-    fn timeout(&self, work: Work) -> Option<Duration> {
+    fn timeout(&self, work: Work) -> Duration {
         if work.now {
-            return Some(Duration::ZERO);
+            return Duration::ZERO;
         }
-        let into_tick = self.now.0 % limits::TICK_MILLIS;
-        let tick = Duration::from_millis(limits::TICK_MILLIS - into_tick);
-        let retry = work.later.then_some(RETRY);
-        [Some(tick), retry, self.accept_resumes_in()]
-            .into_iter()
-            .flatten()
-            .min()
+        let tick = limits::TICK_MILLIS - self.now.0 % limits::TICK_MILLIS;
+        let wait = if work.later { RETRY_MILLIS } else { tick };
+        let wait = Duration::from_millis(wait);
+        self.accept_resumes_in()
+            .map_or(wait, |resumes| resumes.min(wait))
     }
 
     fn turn(&mut self, events: &Events) -> Work {
         let mut work = Work::default();
         self.note_sources(events);
-        if self.arrivals_ready {
-            self.arrivals_ready = self.arrive();
-            work.now |= self.arrivals_ready;
+        if std::mem::take(&mut self.arrivals_ready) {
+            self.arrive();
         }
         work.now |= self.read_mail();
         // Those who were left wait already; each is served once, whether or not an event comes for it too.
@@ -132,9 +125,11 @@ impl Reactor {
             };
             self.serve(conn);
         }
-        work.now |= self.accept();
+        self.accept();
         work.now |= self.timers();
-        work.now |= self.shard.work(self.now, &mut self.io);
+        if self.shard.has_work() {
+            work.now |= self.shard.work(self.now, &mut self.io);
+        }
         self.report();
         self.io.connections.flush();
         work.now |= self.io.connections.close_finished();
@@ -171,8 +166,13 @@ impl Reactor {
                 let Some(batch) = self.lines.boxes[self.me.index()].take() else {
                     return false;
                 };
-                let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(batch));
-                self.io.post.reuse(Vec::from(emptied));
+                match batch {
+                    Batch::One(letter) => self.inbox.push_back(letter),
+                    Batch::Many(letters) => {
+                        let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(letters));
+                        self.io.post.reuse(Vec::from(emptied));
+                    }
+                }
                 continue;
             };
             self.shard.mail(mail, self.now, &mut self.io);
@@ -194,7 +194,7 @@ impl Reactor {
                 .connections
                 .counters()
                 .turn_micros
-                .set(longest.as_micros() as u64);
+                .set(longest / 1000);
             self.timers_left = true;
             self.give_back();
         }
@@ -249,10 +249,8 @@ impl Reactor {
 
     /// The server ends: no new connections, and a slice of those that there are is told to go. True: there are more.
     fn drain(&mut self) -> bool {
-        for mut listener in self.listeners.drain(..) {
-            // Dropping it closes it; that the poller forgets it is only for order.
-            let _ = self.poll.registry().deregister(&mut listener.socket);
-        }
+        // Dropping them closes them, and the poller forgets what is closed.
+        self.listeners.clear();
         let capacity = self.io.connections.slots.capacity() as u32;
         if self.drained_to >= capacity {
             // Some may have been on their way here: another round each tick.

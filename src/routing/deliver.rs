@@ -31,6 +31,8 @@ pub(super) struct Grant<'a> {
     pub(super) ids: &'a [u32],
     /// The shared subscription that chose the session.
     pub(super) group: Option<&'a Arc<GroupKey>>,
+    /// Nobody else gets the message in this turn, so its packet is not worth keeping.
+    pub(super) alone: bool,
 }
 
 impl<'a> Grant<'a> {
@@ -41,16 +43,18 @@ impl<'a> Grant<'a> {
             retain: delivery.retain,
             ids: &delivery.ids,
             group: delivery.group.as_ref(),
+            alone: false,
         }
     }
 
-    /// At this QoS, and nothing else.
+    /// At this QoS, to one session alone.
     pub(super) fn plain(qos: Qos) -> Self {
         Self {
             qos,
             retain: false,
             ids: &[],
             group: None,
+            alone: true,
         }
     }
 }
@@ -301,7 +305,7 @@ impl Shard {
             .extras
             .as_deref_mut()
             .and_then(|extras| extras.aliases_out.as_mut());
-        if grant.ids.is_empty() && aliases.is_none() && !dup {
+        if !grant.alone && grant.ids.is_empty() && aliases.is_none() && !dup {
             let (packet, id_at) =
                 self.frames
                     .get(message, now, session.version, grant.qos, grant.retain);

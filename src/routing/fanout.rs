@@ -98,6 +98,19 @@ impl Shard {
         let mut matched = std::mem::take(&mut self.scratch.matched);
         self.index
             .matching(message.hash, message.topic(), &mut matched);
+        if let [filter] = *matched
+            && let [entry] = *self.index.subscribers(filter)
+            && !self.fanouts.has_lane(message.hash)
+            && !self.is_spent()
+        {
+            // A topic of one phone, as most are.
+            self.delivered += 1;
+            self.serve(&message, &[entry], self.serial, &matched, now, port);
+            self.scratch.matched = matched;
+            self.settle(&message, port);
+            self.retire(message);
+            return;
+        }
         let total: usize = matched
             .iter()
             .map(|filter| self.index.subscribers(*filter).len())
@@ -168,6 +181,7 @@ impl Shard {
         port: &mut impl Port,
     ) {
         let mut ids = std::mem::take(&mut self.scratch.ids);
+        let alone = entries.len() == 1;
         for entry in entries {
             let idx = entry.session();
             let Some(session) = self.sessions.0.get(idx.index()) else {
@@ -189,6 +203,7 @@ impl Shard {
                 retain: message.retain && options.retain_as_published,
                 ids: &ids,
                 group: None,
+                alone,
             };
             self.offer(idx, message, grant, now, port);
         }

@@ -374,6 +374,7 @@ impl Shard {
             retain: message.retain && chosen.options.retain_as_published,
             ids: id.as_slice(),
             group: Some(key),
+            alone: true,
         };
         self.offer(chosen.session, message, grant, now, port);
     }

@@ -47,6 +47,7 @@ use crate::config::resolved::Mqtt;
 use crate::counters::{AllCounters, Counters};
 use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
+use crate::session::message::Message;
 use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
 use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, TopicHasher};
@@ -205,6 +206,8 @@ pub struct Shard {
     slices: Slices,
     /// Deliveries since [`Shard::begin`], and filters and groups found for them.
     delivered: usize,
+    /// QoS 0 messages that nobody has any more, to be made into others.
+    spares: Vec<Arc<Message>>,
     scratch: Scratch,
 }
 
@@ -272,6 +275,7 @@ impl Shard {
             random: seed,
             slices: Slices::default(),
             delivered: 0,
+            spares: Vec::new(),
             scratch: Scratch::default(),
             shared,
         }

@@ -8,6 +8,7 @@ use super::port::Port;
 use super::{Fault, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
+use crate::limits::{SPARE_MESSAGE_BYTES, SPARE_MESSAGES};
 use crate::session::message::{Message, Outcome, Publisher, Receipt};
 use crate::topic::filter::has_wildcard;
 use crate::topic::{ReactorSet, validate_name};
@@ -57,8 +58,9 @@ impl Shard {
             .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
         let Some(id) = publish.packet_id else {
             if !is_reserved(&topic) {
-                let message = Arc::new(self.message(idx, publish, &topic, None, now));
+                let message = self.passing_message(idx, publish, &topic, now);
                 self.route(&message, now, port);
+                self.retire(message);
             }
             return Ok(());
         };
@@ -137,18 +139,51 @@ impl Shard {
         receipt: Option<Receipt>,
         now: Millis,
     ) -> Message {
-        let publisher = Publisher {
+        let hash = self.shared.hasher.hash(topic);
+        Message::from_publish(publish, topic, hash, self.publisher(idx, receipt), now)
+    }
+
+    /// A QoS 0 message, which is seldom kept: made from one that has passed, if there is one.
+    fn passing_message(
+        &mut self,
+        idx: SessionIdx,
+        publish: &Publish<'_>,
+        topic: &str,
+        now: Millis,
+    ) -> Arc<Message> {
+        let spare = if publish.retain {
+            None
+        } else {
+            self.spares.pop()
+        };
+        let Some(mut message) = spare else {
+            return Arc::new(self.message(idx, publish, topic, None, now));
+        };
+        let hash = self.shared.hasher.hash(topic);
+        let publisher = self.publisher(idx, None);
+        Arc::get_mut(&mut message)
+            .expect("a spare message is nobody else's")
+            .refill(publish, topic, hash, publisher, now);
+        message
+    }
+
+    fn publisher(&self, idx: SessionIdx, receipt: Option<Receipt>) -> Publisher {
+        Publisher {
             reactor: self.me,
             session: self.id_of(idx),
             receipt,
-        };
-        Message::from_publish(
-            publish,
-            topic,
-            self.shared.hasher.hash(topic),
-            publisher,
-            now,
-        )
+        }
+    }
+
+    /// A message has been delivered here. If nobody else has it, it is kept to be made into another one.
+    pub(super) fn retire(&mut self, mut message: Arc<Message>) {
+        if message.qos == Qos::AtMostOnce
+            && self.spares.len() < SPARE_MESSAGES
+            && message.capacity() <= SPARE_MESSAGE_BYTES
+            && Arc::get_mut(&mut message).is_some()
+        {
+            self.spares.push(message);
+        }
     }
 
     /// Section 3.3.2.3.4.

@@ -427,6 +427,7 @@ impl Shard {
                 retain: true,
                 ids: id.as_slice(),
                 group: None,
+                alone: true,
             };
             self.offer_retained(idx, &message, grant, now, port);
         }

@@ -176,8 +176,8 @@ impl Shard {
             }
             return Ok(options.qos);
         }
-        if !self.index.has(idx, filter.path)
-            && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
+        if self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
+            && !self.index.has(idx, filter.path)
         {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }

@@ -59,10 +59,10 @@ pub struct Message {
     /// When it stops being worth delivering (message expiry interval, MQTT 5 section 3.3.2.3.3).
     pub expires: Option<Millis>,
     /// A string of its own: as a part of the body it would have to be checked again at each look.
-    topic: Box<str>,
+    topic: String,
     forward_len: u32,
     /// Pass-through properties (encoded), payload.
-    body: Box<[u8]>,
+    body: Vec<u8>,
     waiting: AtomicU32,
     outcome: AtomicU8,
 }
@@ -77,14 +77,39 @@ impl Message {
         now: Millis,
     ) -> Self {
         let mut message = Self::new(topic, hash, &publish.properties.forward, publish.payload);
-        message.qos = publish.qos;
-        message.retain = publish.retain;
-        message.publisher = Some(publisher);
-        message.expires = publish
+        message.describe(publish, publisher, now);
+        message
+    }
+
+    /// The same in the place of an older message, whose memory it takes over.
+    pub fn refill(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &str,
+        hash: TopicHash,
+        publisher: Publisher,
+        now: Millis,
+    ) {
+        self.topic.clear();
+        self.topic.push_str(topic);
+        self.body.clear();
+        publish.properties.forward.copy_to(&mut self.body);
+        self.forward_len = self.body.len() as u32;
+        self.body.extend_from_slice(publish.payload);
+        self.hash = hash;
+        self.waiting = AtomicU32::new(1);
+        self.outcome = AtomicU8::new(0);
+        self.describe(publish, publisher, now);
+    }
+
+    fn describe(&mut self, publish: &Publish<'_>, publisher: Publisher, now: Millis) {
+        self.qos = publish.qos;
+        self.retain = publish.retain;
+        self.publisher = Some(publisher);
+        self.expires = publish
             .properties
             .message_expiry
             .map(|secs| now.plus_secs(u64::from(secs)));
-        message
     }
 
     /// Takes the message of a will. Its expiry counts from its publication, so none is set yet.
@@ -109,7 +134,7 @@ impl Message {
             expires: None,
             topic: topic.into(),
             forward_len,
-            body: body.into_boxed_slice(),
+            body,
             waiting: AtomicU32::new(1),
             outcome: AtomicU8::new(0),
         }
@@ -148,6 +173,11 @@ impl Message {
     /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.body[self.forward_len as usize..]
+    }
+
+    /// Bytes of memory that [`Message::refill`] may take over.
+    pub fn capacity(&self) -> usize {
+        self.topic.capacity() + self.body.capacity()
     }
 
     /// Bytes that a queue counts for it.

@@ -1,6 +1,6 @@
 //! Topic filters: their grammar (MQTT 5 sections 4.7.1 and 4.8.2), and the plain matcher.
 
-use super::name::{TopicError, check_text, is_wildcard};
+use super::name::{TopicError, check_text, is_plain_name, is_wildcard};
 
 /// A checked topic filter, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,13 @@ pub struct Filter<'a> {
 impl<'a> Filter<'a> {
     /// Checks a filter as a client sent it. `max_levels` counts the levels of the path, without `$share/{group}`.
     pub fn parse(text: &'a str, max_levels: u16) -> Result<Self, TopicError> {
+        if is_plain_name(text, max_levels) && !text.starts_with('$') {
+            return Ok(Self {
+                share: None,
+                path: text,
+                wildcard: false,
+            });
+        }
         if text.is_empty() {
             return Err(TopicError::Empty);
         }

@@ -16,15 +16,27 @@ use crate::limits::MAX_REACTORS;
 const WORDS: usize = MAX_REACTORS / 64;
 
 /// A set of reactors: where a message goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ReactorSet {
     words: [u64; WORDS],
+    /// Words from here on are 0: few servers have more than 64 reactors, and the set is walked for each message.
+    used: usize,
 }
+
+impl PartialEq for ReactorSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.words == other.words
+    }
+}
+
+impl Eq for ReactorSet {}
 
 impl ReactorSet {
     /// Puts one in.
     pub fn insert(&mut self, reactor: ReactorId) {
-        self.words[reactor.index() / 64] |= 1 << (reactor.index() % 64);
+        let word = reactor.index() / 64;
+        self.words[word] |= 1 << (reactor.index() % 64);
+        self.used = self.used.max(word + 1);
     }
 
     /// Takes one out.
@@ -52,36 +64,47 @@ impl ReactorSet {
 
     /// Adds all of another set.
     pub fn union(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
+        for (word, other) in self.words.iter_mut().zip(&other.words[..other.used]) {
             *word |= other;
         }
+        self.used = self.used.max(other.used);
     }
 
     /// Those that are in, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = ReactorId> + use<> {
-        Members { set: *self, at: 0 }
+    pub fn iter(&self) -> impl Iterator<Item = ReactorId> {
+        Members {
+            rest: &self.words[..self.used],
+            word: 0,
+            next: 0,
+        }
     }
 }
 
 /// See [`ReactorSet::iter`].
 #[derive(Debug)]
-struct Members {
-    set: ReactorSet,
-    /// The word that is looked at; those before it are empty.
-    at: usize,
+struct Members<'a> {
+    /// The words that were not looked at.
+    rest: &'a [u64],
+    /// What is left of the word before them.
+    word: u64,
+    /// The first reactor of `rest`.
+    next: u16,
 }
 
-impl Iterator for Members {
+impl Iterator for Members<'_> {
     type Item = ReactorId;
 
     fn next(&mut self) -> Option<ReactorId> {
-        let rest = &self.set.words[self.at..];
-        self.at += rest.iter().position(|&word| word != 0)?;
-        let word = &mut self.set.words[self.at];
-        let bit = word.trailing_zeros();
+        while self.word == 0 {
+            let (&word, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            self.word = word;
+            self.next += 64;
+        }
+        let bit = self.word.trailing_zeros();
         // Drops the lowest bit.
-        *word &= *word - 1;
-        Some(ReactorId((self.at * 64) as u16 + bit as u16))
+        self.word &= self.word - 1;
+        Some(ReactorId(self.next - 64 + bit as u16))
     }
 }
 
@@ -121,12 +144,14 @@ impl Masks {
         if self.row_shift < 6 {
             let bits = self.words[first_bit / 64].load(Ordering::Acquire) >> (first_bit % 64);
             to.words[0] |= bits & ((1 << (1 << self.row_shift)) - 1);
+            to.used = to.used.max(1);
             return;
         }
         let row = &self.words[first_bit / 64..][..1 << (self.row_shift - 6)];
         for (word, bits) in to.words.iter_mut().zip(row) {
             *word |= bits.load(Ordering::Acquire);
         }
+        to.used = to.used.max(row.len());
     }
 
     /// Bytes of the table.

@@ -168,6 +168,9 @@ impl Routes {
         to: &mut ReactorSet,
         mut on_group: impl FnMut(GroupRef<'_>),
     ) {
+        if self.all.len() == 0 {
+            return;
+        }
         let mut visit = |route: u32| {
             let route = &self.all[route];
             to.union(&route.reactors);

@@ -1,7 +1,10 @@
 //! Plain TCP: one non-blocking read or write at a time, its outcome in four words.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+use crate::sys::socket;
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +29,9 @@ pub enum Writing {
 }
 
 /// Read once.
-pub fn read(mut socket: &TcpStream, buffer: &mut [u8]) -> Reading {
+pub fn read(socket: &TcpStream, buffer: &mut [u8]) -> Reading {
     loop {
-        return match socket.read(buffer) {
+        return match socket::receive(socket.as_fd(), buffer) {
             Ok(0) => Reading::End,
             Ok(n) => Reading::Bytes(n),
             Err(error) => match error.kind() {
@@ -41,13 +44,13 @@ pub fn read(mut socket: &TcpStream, buffer: &mut [u8]) -> Reading {
 }
 
 /// Write once.
-pub fn write(mut socket: &TcpStream, bytes: &[u8]) -> Writing {
-    writing(|| socket.write(bytes))
+pub fn write(socket: &TcpStream, bytes: &[u8]) -> Writing {
+    writing(|| socket::send(socket.as_fd(), bytes))
 }
 
 /// Write several pieces once, in order.
-pub fn write_all_of(mut socket: &TcpStream, pieces: &[IoSlice<'_>]) -> Writing {
-    writing(|| socket.write_vectored(pieces))
+pub fn write_all_of(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> Writing {
+    writing(|| socket::send_pieces(socket.as_fd(), pieces))
 }
 
 fn writing(mut call: impl FnMut() -> io::Result<usize>) -> Writing {

@@ -1,6 +1,7 @@
 //! Integers, strings and variable byte integers (MQTT 5 section 1.5): the letters that packets are spelt with.
 
 use super::{PacketId, WireError};
+use crate::sys::text::plain;
 
 /// The largest value of a variable byte integer, four bytes long (section 1.5.5).
 pub(super) const MAX_VARINT: usize = 268_435_455;
@@ -69,6 +70,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn string(&mut self) -> Result<&'a str, WireError> {
         let bytes = self.binary()?;
+        if let Some(text) = plain(bytes) {
+            return Ok(text);
+        }
         match std::str::from_utf8(bytes) {
             Ok(text) if !bytes.contains(&0) => Ok(text),
             _ => Err(WireError::Text),

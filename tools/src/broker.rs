@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cli::Measure;
+use crate::cli::Server;
+
+/// Connections beside the phones': the publisher's, and one that knocks.
+pub(crate) const BESIDES: u32 = 100;
 
 /// How long a broker may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,9 +62,10 @@ impl fmt::Display for BrokerError {
 impl std::error::Error for BrokerError {}
 
 impl Broker {
-    pub(crate) fn start(args: &Measure) -> Result<Self, BrokerError> {
-        match (args.addr, &args.command, args.pid) {
-            (None, ..) => Self::stillwire(args),
+    /// The server that the flags name, with room for so many connections.
+    pub(crate) fn start(server: &Server, connections: u32) -> Result<Self, BrokerError> {
+        match (server.addr, &server.command, server.pid) {
+            (None, ..) => Self::stillwire(server, connections),
             (Some(addr), Some(command), _) => {
                 let mut words = command.split_whitespace();
                 let mut process = Command::new(words.next().unwrap_or_default());
@@ -83,26 +87,32 @@ impl Broker {
         }
     }
 
-    fn stillwire(args: &Measure) -> Result<Self, BrokerError> {
-        let binary = args.binary.clone().map_or_else(built, Ok)?;
+    fn stillwire(server: &Server, connections: u32) -> Result<Self, BrokerError> {
+        let binary = server.binary.clone().map_or_else(built, Ok)?;
         if !binary.exists() {
             return Err(BrokerError::NoBinary(binary));
         }
-        let failed = |error| BrokerError::Start(binary.display().to_string(), error);
-        // A port that was free a moment ago: the server is told it, since it can't tell us.
-        let addr = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(failed)?;
+        let addr = free_address().map_err(|error| BrokerError::Start("stillwire".into(), error))?;
+        let reactors = server.reactors(connections);
         let mut process = Command::new(&binary);
         process.arg("serve").arg("--listen").arg(addr.to_string());
         process.arg("--data-dir").arg(directory().join("data"));
-        process.arg("--reactors").arg(args.reactors.to_string());
-        // The publisher's connections come on top, and one that knocks.
+        process.arg("--reactors").arg(reactors.to_string());
         process
             .arg("--max-connections")
-            .arg((args.connections + 100).to_string());
-        let name = format!("stillwire, {} reactors", args.reactors);
-        Self::spawn(name, process, addr)
+            .arg((connections + BESIDES).to_string());
+        Self::spawn(format!("stillwire, {reactors} reactors"), process, addr)
+    }
+
+    /// The bare epoll server of `tools floor`.
+    pub(crate) fn floor(threads: usize, connections: u32) -> Result<Self, BrokerError> {
+        let failed = |error| BrokerError::Start("tools floor".into(), error);
+        let addr = free_address().map_err(failed)?;
+        let mut process = Command::new(std::env::current_exe().map_err(failed)?);
+        process.arg("floor").arg("--listen").arg(addr.to_string());
+        process.arg("--threads").arg(threads.to_string());
+        process.arg("--connections").arg(connections.to_string());
+        Self::spawn(format!("floor, {threads} threads"), process, addr)
     }
 
     fn spawn(name: String, mut process: Command, addr: SocketAddr) -> Result<Self, BrokerError> {
@@ -155,6 +165,11 @@ impl Drop for Broker {
             let _gone = std::fs::remove_dir_all(dir);
         }
     }
+}
+
+/// A port that was free a moment ago: a server is told it, since it can't tell us.
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 /// A directory of this run's own.

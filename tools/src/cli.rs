@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use loadgen::units;
+use stillwire::sys::capacity;
+
+use crate::bench::Load;
+use crate::broker::BESIDES;
 
 /// Tools around Stillwire.
 #[derive(Debug, Parser)]
@@ -18,6 +22,28 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Measure what a connection, a delivery and a message cost the server: memory, and CPU of its process
     Measure(Measure),
+    /// A bare epoll server that does only what nobody can leave out: the limit of the machine
+    Floor(Floor),
+}
+
+/// `tools floor`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It serves `tools measure` and `loadgen` on loopback, and checks nothing. What it does and leaves out: tools/src/floor.rs."
+)]
+pub(crate) struct Floor {
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    pub(crate) listen: SocketAddr,
+    /// How many phones, numbered from 0
+    #[arg(long, short = 'n', default_value = "15k", value_parser = units::phones)]
+    pub(crate) connections: u32,
+    /// Threads, each on its core
+    #[arg(long, default_value_t = 2)]
+    pub(crate) threads: usize,
+    /// A table of descriptors for each thread, even if one is large enough for all
+    #[arg(long)]
+    pub(crate) own_tables: bool,
 }
 
 /// `tools measure`.
@@ -25,11 +51,30 @@ pub(crate) enum Command {
 #[command(
     after_help = "Without --addr the server is `stillwire serve`, started and ended by this command. With --addr it is any broker: \
 one that --command starts, or one that runs already with --pid.
+The floor is `tools floor`: a bare epoll server under the same load, before and after the server. Each figure is also told as a ratio to it.
 The rates keep the server busy, so that a message pays for its own work. At a low rate (--rate 2k --message-rate 4k) each message also pays \
 for waking idle cores, about as much again.
 Exit codes: 0 measured; 1 messages were lost or phones weren't ready, so the figures don't count; 2 wrong usage; 3 it couldn't run."
 )]
 pub(crate) struct Measure {
+    #[command(flatten)]
+    pub(crate) load: LoadFlags,
+    /// How often all connections are replaced at the end, after which memory is read again, and once more when all have left
+    #[arg(long, default_value_t = 0)]
+    pub(crate) turnovers: u32,
+    /// Measure the floor beside it
+    #[arg(long, value_enum, default_value_t = BesideFloor::Twice)]
+    pub(crate) floor: BesideFloor,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Write JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The load.
+#[derive(Debug, Args)]
+pub(crate) struct LoadFlags {
     /// How many phones, with two subscriptions each
     #[arg(long, short = 'n', default_value = "15k", value_parser = units::phones)]
     pub(crate) connections: u32,
@@ -45,9 +90,38 @@ pub(crate) struct Measure {
     /// Messages to single phones a second
     #[arg(long, default_value = "60k", value_parser = units::count)]
     pub(crate) message_rate: u64,
-    /// Reactors of the server
-    #[arg(long, default_value_t = 2)]
-    pub(crate) reactors: usize,
+}
+
+impl LoadFlags {
+    pub(crate) fn load(&self, turnovers: u32) -> Load {
+        Load {
+            connections: self.connections,
+            rate: self.rate,
+            broadcasts: self.broadcasts,
+            messages: self.messages,
+            message_rate: self.message_rate,
+            turnovers,
+        }
+    }
+}
+
+/// When the floor is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BesideFloor {
+    /// Not at all.
+    No,
+    /// Before the server.
+    Once,
+    /// Before and after the server, so that drift of the machine is seen; the ratio is to the mean.
+    Twice,
+}
+
+/// The server that is measured.
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// Reactors of the server, and threads of the floor; by default 2, or as many as the limit of open files asks for
+    #[arg(long)]
+    pub(crate) reactors: Option<usize>,
     /// The server's binary; by default it is built, and taken from beside this one
     #[arg(long)]
     pub(crate) binary: Option<PathBuf>,
@@ -60,10 +134,24 @@ pub(crate) struct Measure {
     /// The process of that broker
     #[arg(long, requires = "addr")]
     pub(crate) pid: Option<u32>,
-    /// Write JSON instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
 }
+
+impl Server {
+    /// How many reactors hold so many connections.
+    pub(crate) fn reactors(&self, connections: u32) -> usize {
+        self.reactors.unwrap_or_else(|| {
+            capacity::Machine::read()
+                .ok()
+                .and_then(|machine| {
+                    capacity::reactors_for(&machine, u64::from(connections + BESIDES))
+                })
+                .map_or(FEWEST_REACTORS, |reactors| reactors.max(FEWEST_REACTORS))
+        })
+    }
+}
+
+/// Reactors where fewer would do.
+const FEWEST_REACTORS: usize = 2;
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,11 @@
-//! Tools around the server. `measure` says what a connection and a message cost.
+//! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine.
 
+mod bench;
 mod broker;
 mod cli;
+mod floor;
 mod measure;
+mod sys;
 mod table;
 
 use std::process::ExitCode;
@@ -23,15 +26,28 @@ const NOT_VALID: u8 = 1;
 const FAILED: u8 = 3;
 
 fn main() -> ExitCode {
-    let Command::Measure(args) = Cli::parse().command;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&interrupted)) {
-            eprintln!("tools: can't catch signal {signal}: {error}");
-            return ExitCode::from(FAILED);
-        }
+    match Cli::parse().command {
+        Command::Floor(args) => floor(&args),
+        Command::Measure(args) => measure(&args),
     }
-    match measure::run(&args, interrupted) {
+}
+
+/// Until it is killed, by Ctrl-C for one: it has nothing to put in order.
+fn floor(args: &cli::Floor) -> ExitCode {
+    let plan = floor::Plan {
+        listen: args.listen,
+        phones: args.connections,
+        threads: args.threads,
+        own_tables: args.own_tables,
+    };
+    let ready = |addr| eprintln!("floor: listening on {addr}");
+    failed(floor::run(plan, ready).err())
+}
+
+fn measure(args: &cli::Measure) -> ExitCode {
+    match interruption()
+        .and_then(|interrupted| measure::run(args, &interrupted).map_err(|error| error.to_string()))
+    {
         Ok(result) => {
             print!(
                 "{}",
@@ -47,9 +63,24 @@ fn main() -> ExitCode {
                 ExitCode::from(NOT_VALID)
             }
         }
-        Err(error) => {
-            eprintln!("tools: {error}");
-            ExitCode::from(FAILED)
-        }
+        Err(error) => failed(Some(error)),
     }
+}
+
+/// A flag that Ctrl-C and SIGTERM set.
+fn interruption() -> Result<Arc<AtomicBool>, String> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            .map_err(|error| format!("can't catch signal {signal}: {error}"))?;
+    }
+    Ok(interrupted)
+}
+
+fn failed(error: Option<impl std::fmt::Display>) -> ExitCode {
+    let Some(error) = error else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("tools: {error}");
+    ExitCode::from(FAILED)
 }

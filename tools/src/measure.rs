@@ -1,356 +1,91 @@
-//! The measurement: connects, idles, broadcasts and pushes, and reads what each cost the server's process.
-//!
-//! CPU is the process's own time (schedstat: exact), split into user space and kernel by the kernel's tick (stat: a sample of 250 a
-//! second, so the user-space part of a phase with one second of CPU is good to about a tenth). What the kernel does on behalf of the
-//! generator is the generator's, although on loopback a send runs the receiver's half too. A row is the whole phase divided by the count.
+//! `tools measure`: the server between two runs of the floor, all with the same load.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use loadgen::connect::{self, BeginError};
-use loadgen::fleet::{Fleet, FleetPlan};
-use loadgen::ledger::Ledger;
-use loadgen::machine::{self, CpuTime};
-use loadgen::payload::Kind;
-use loadgen::preflight::Machine;
-use loadgen::publisher::{PublishError, Publisher, PublisherPlan, Stream};
-use loadgen::report::{Broadcast, Latency};
-use loadgen::script::Script;
-use loadgen::sources::Sources;
-use loadgen::watch::{Ended, Watch};
+use loadgen::machine;
 use serde::Serialize;
-use stillwire::wire::Version;
 
-use crate::broker::{Broker, BrokerError};
-use crate::cli::Measure;
+use crate::bench::{self, Cost, Figures, Load, MeasureError};
+use crate::broker::Broker;
+use crate::cli::{BesideFloor, Measure};
 
 /// Names the shape of the JSON.
-const SCHEMA: &str = "stillwire.measure/1";
+const SCHEMA: &str = "stillwire.measure/2";
 
-/// Bytes of a message.
-const PAYLOAD: usize = 64;
-
-/// Connections that publish.
-const PUBLISHERS: usize = 4;
-
-/// Memory is read this long after the last connect.
-const SETTLE: Duration = Duration::from_secs(2);
-
-/// Between two broadcasts, so that none waits for the one before.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest wait for one broadcast, or for the end of a phase.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Microseconds of CPU for one of something.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Cost {
-    /// In all.
-    pub(crate) all: f64,
-    /// In user space.
-    pub(crate) user: f64,
-    /// What the kernel's network threads used meanwhile, for whomever; not part of `all`.
-    pub(crate) softirq: f64,
-    /// How many it is the mean of.
-    pub(crate) count: u64,
-}
-
-/// The figures.
+/// The server's figures and the floor's, of one run on one machine.
 #[derive(Debug, Serialize)]
-pub(crate) struct Figures {
+pub(crate) struct Measured {
     pub(crate) schema: &'static str,
-    pub(crate) broker: String,
     pub(crate) machine: String,
     pub(crate) date: String,
-    /// Load average before the broker was started: what else the machine had to do.
+    /// Load average before the first broker was started: what else the machine had to do.
     pub(crate) load_before: f64,
-    pub(crate) connections: u64,
-    /// Bytes of user space (Pss) a connection.
-    pub(crate) user_bytes: f64,
-    /// Bytes of Pss before the first connection.
-    pub(crate) start_bytes: u64,
-    /// Bytes of kernel slab a connection, both ends and all of the machine.
-    pub(crate) slab_bytes: f64,
-    pub(crate) connect: Cost,
-    pub(crate) delivery: Cost,
-    pub(crate) unicast0: Cost,
-    pub(crate) unicast1: Cost,
-    pub(crate) broadcasts: Vec<Broadcast>,
-    pub(crate) latency: Vec<Latency>,
-    /// Phones that weren't ready, or messages that didn't come.
-    pub(crate) lost: u64,
-    /// Failed connections.
-    pub(crate) failures: u64,
+    pub(crate) load: Load,
+    pub(crate) server: Figures,
+    /// The floor before the server, and after it.
+    pub(crate) floor: Vec<Figures>,
 }
 
-impl Figures {
+impl Measured {
     pub(crate) fn is_valid(&self) -> bool {
-        self.lost == 0
+        self.server.is_valid() && self.floor.iter().all(Figures::is_valid)
     }
 
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_else(|_| unreachable!("plain data")) + "\n"
     }
 
-    /// Microseconds of the slowest delivery of any broadcast.
-    pub(crate) fn slowest(&self) -> u64 {
-        self.broadcasts
-            .iter()
-            .map(|broadcast| broadcast.slowest)
-            .max()
-            .unwrap_or(0)
+    /// The floor's mean of something, if it was measured.
+    pub(crate) fn floor(&self, what: impl Fn(&Figures) -> f64) -> Option<f64> {
+        let count = self.floor.len();
+        (count > 0).then(|| self.floor.iter().map(what).sum::<f64>() / count as f64)
     }
-}
 
-/// Why there are no figures.
-#[derive(Debug)]
-pub(crate) enum MeasureError {
-    Broker(BrokerError),
-    Begin(BeginError),
-    Publish(PublishError),
-    Proc(io::Error),
-    /// A phase ended otherwise than by being done.
-    Ended(&'static str, Ended),
-}
-
-impl fmt::Display for MeasureError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broker(error) => error.fmt(f),
-            Self::Begin(error) => error.fmt(f),
-            Self::Publish(error) => error.fmt(f),
-            Self::Proc(error) => write!(f, "can't read the broker's process: {error}"),
-            Self::Ended(phase, Ended::Interrupted) => write!(f, "interrupted ({phase})"),
-            Self::Ended(phase, _) => write!(f, "the broker didn't keep up ({phase})"),
-        }
+    /// How far the floor's runs are apart: the largest difference between a cost before and after, as a part of their mean.
+    pub(crate) fn drift(&self) -> Option<f64> {
+        let [before, after] = &self.floor[..] else {
+            return None;
+        };
+        let drift = |cost: fn(&Figures) -> Cost| {
+            let (a, b) = (cost(before).all, cost(after).all);
+            (a - b).abs() / f64::midpoint(a, b)
+        };
+        Figures::COSTS.into_iter().map(drift).reduce(f64::max)
     }
-}
-
-impl std::error::Error for MeasureError {}
-
-struct Bench<'a> {
-    args: &'a Measure,
-    // Dropped in this order: the phones hang up before the broker goes.
-    fleet: Fleet,
-    publisher: Publisher,
-    broker: Broker,
-    watch: Watch,
-    latency: Vec<Latency>,
-    load_before: f64,
 }
 
 /// Measures.
-pub(crate) fn run(args: &Measure, interrupted: Arc<AtomicBool>) -> Result<Figures, MeasureError> {
-    let machine = Machine::read().map_err(MeasureError::Proc)?;
+pub(crate) fn run(args: &Measure, interrupted: &Arc<AtomicBool>) -> Result<Measured, MeasureError> {
+    let load = args.load.load(args.turnovers);
+    let reactors = args.server.reactors(load.connections);
     let load_before = machine::load();
-    let broker = Broker::start(args).map_err(MeasureError::Broker)?;
-    let mut bench = Bench::set_up(args, &machine, broker, interrupted)?;
-    bench.load_before = load_before;
-    bench.measure()
-}
-
-impl<'a> Bench<'a> {
-    fn set_up(
-        args: &'a Measure,
-        machine: &Machine,
-        broker: Broker,
-        interrupted: Arc<AtomicBool>,
-    ) -> Result<Self, MeasureError> {
-        let plan = FleetPlan {
-            targets: vec![broker.addr],
-            first: 0,
-            phones: args.connections,
-            threads: machine.threads_for(args.connections),
-            sources: Sources::choose(&[broker.addr], Vec::new()),
-            // No pings meanwhile: each phase has its own work alone.
-            script: Script {
-                version: Version::V311,
-                persistent: false,
-                keep_alive: 600,
-            },
-            patience: connect::PATIENCE,
-            retry: true,
-            late: Duration::from_secs(1),
+    let mut floor = Vec::new();
+    let mut beside = || -> Result<(), MeasureError> {
+        // Its memory isn't in question.
+        let load = Load {
+            turnovers: 0,
+            ..load
         };
-        connect::preflight(machine, &plan).map_err(MeasureError::Begin)?;
-        let ledger = Arc::new(Ledger::new(fastrand::u32(..), 0, args.connections));
-        let publishers = PublisherPlan {
-            targets: plan.targets.clone(),
-            connections: PUBLISHERS,
-            version: Version::V311,
-            payload: PAYLOAD,
-            seed: 1,
-        };
-        let mut watch = Watch::new(false, interrupted);
-        watch.note(&format!(
-            "{}: {} connections, two subscriptions each",
-            broker.name, args.connections
-        ));
-        let fleet = Fleet::start(plan, Arc::clone(&ledger))
-            .map_err(|error| MeasureError::Begin(BeginError::Fleet(error)))?;
-        let publisher = Publisher::start(&publishers, ledger).map_err(MeasureError::Publish)?;
-        Ok(Self {
-            args,
-            broker,
-            fleet,
-            publisher,
-            watch,
-            latency: Vec::new(),
-            load_before: 0.0,
-        })
-    }
-
-    fn measure(&mut self) -> Result<Figures, MeasureError> {
-        self.rest("start", SETTLE / 2)?;
-        let (start_bytes, start_slab) = (self.pss()?, machine::slab().map_err(MeasureError::Proc)?);
-        let before = self.cpu()?;
-        let ramp = connect::ramp_up(&self.fleet, self.args.rate.max(1) as f64, &mut self.watch);
-        if ramp.ended != Ended::Met {
-            return Err(MeasureError::Ended("connect", ramp.ended));
-        }
-        let connect = self.cpu()?.cost_since(&before, ramp.ready);
-        self.take_latencies();
-
-        self.rest("settle", SETTLE)?;
-        let each = |before: u64, after: u64| (after as f64 - before as f64) / ramp.ready as f64;
-        let user_bytes = each(start_bytes, self.pss()?);
-        let slab_bytes = each(start_slab, machine::slab().map_err(MeasureError::Proc)?);
-
-        let (delivery, broadcasts) = self.fan_out(ramp.ready)?;
-        let unicast0 = self.unicast(Kind::Unicast0, "QoS 0")?;
-        let unicast1 = self.unicast(Kind::Unicast1, "QoS 1")?;
-        self.fleet.settle();
-        let totals = self.fleet.totals();
-        let missing =
-            u64::from(self.args.connections).saturating_sub(totals.ready()) + totals.missing();
-        Ok(Figures {
-            schema: SCHEMA,
-            broker: self.broker.name.clone(),
-            machine: machine::describe(),
-            date: machine::today(),
-            load_before: self.load_before,
-            connections: ramp.ready,
-            user_bytes,
-            start_bytes,
-            slab_bytes,
-            connect,
-            delivery,
-            unicast0,
-            unicast1,
-            broadcasts,
-            latency: std::mem::take(&mut self.latency),
-            lost: missing,
-            failures: totals.failed(),
-        })
-    }
-
-    /// One broadcast after the other, the first one not counted: it grows buffers.
-    fn fan_out(&mut self, phones: u64) -> Result<(Cost, Vec<Broadcast>), MeasureError> {
-        self.watch.phase("fan-out");
-        self.broadcast(phones)?;
-        self.fleet.clear_latencies();
-        let before = self.cpu()?;
-        for _ in 0..self.args.broadcasts {
-            self.broadcast(phones)?;
-            self.rest("fan-out", PAUSE)?;
-        }
-        let delivery = self
-            .cpu()?
-            .cost_since(&before, phones * u64::from(self.args.broadcasts));
-        self.take_latencies();
-        Ok((delivery, Broadcast::all(self.fleet.ledger()).split_off(1)))
-    }
-
-    fn broadcast(&mut self, phones: u64) -> Result<(), MeasureError> {
-        let ledger = Arc::clone(self.fleet.ledger());
-        let sequence = ledger.broadcasts() + 1;
-        self.publisher.broadcast();
-        let ended = self
-            .watch
-            .until(&self.fleet, Some(&self.publisher), PATIENCE, |_| {
-                ledger.broadcasts() == sequence
-                    && u64::from(ledger.round(sequence).received()) >= phones
-            });
-        met("fan-out", ended)
-    }
-
-    fn unicast(&mut self, kind: Kind, phase: &'static str) -> Result<Cost, MeasureError> {
-        let count = self.args.messages;
-        self.watch.phase(phase);
-        let received_before = self.fleet.totals().received();
-        let before = self.cpu()?;
-        self.publisher.run(Stream {
-            kind,
-            per_second: self.args.message_rate.max(1) as f64,
-            count,
-        });
-        let longest =
-            PATIENCE + Duration::from_secs_f64(count as f64 / self.args.message_rate.max(1) as f64);
-        let publisher = &self.publisher;
-        let ended = self
-            .watch
-            .until(&self.fleet, Some(publisher), longest, |totals| {
-                totals.received() - received_before >= count && publisher.is_idle()
-            });
-        met(phase, ended)?;
-        let cost = self.cpu()?.cost_since(&before, count);
-        self.take_latencies();
-        Ok(cost)
-    }
-
-    fn rest(&mut self, phase: &'static str, time: Duration) -> Result<(), MeasureError> {
-        self.watch.phase(phase);
-        met(
-            phase,
-            self.watch.rest(&self.fleet, Some(&self.publisher), time),
-        )
-    }
-
-    fn take_latencies(&mut self) {
-        self.latency.extend(Latency::all(&self.fleet.latencies()));
-        self.fleet.clear_latencies();
-    }
-
-    fn cpu(&self) -> Result<Clocks, MeasureError> {
-        let process = CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)?;
-        Ok(Clocks {
-            process,
-            softirq: machine::softirq_nanos().map_err(MeasureError::Proc)?,
-        })
-    }
-
-    fn pss(&self) -> Result<u64, MeasureError> {
-        machine::pss(self.broker.pid).map_err(MeasureError::Proc)
-    }
-}
-
-fn met(phase: &'static str, ended: Ended) -> Result<(), MeasureError> {
-    if ended == Ended::Met {
+        let broker = Broker::floor(reactors, load.connections).map_err(MeasureError::Broker)?;
+        floor.push(bench::run(load, broker, Arc::clone(interrupted))?);
         Ok(())
-    } else {
-        Err(MeasureError::Ended(phase, ended))
+    };
+    if args.floor != BesideFloor::No {
+        beside()?;
     }
-}
-
-/// CPU at one moment.
-struct Clocks {
-    process: CpuTime,
-    softirq: u64,
-}
-
-impl Clocks {
-    fn cost_since(&self, earlier: &Self, count: u64) -> Cost {
-        let (all, user) = self.process.micros_since(&earlier.process);
-        let softirq = self.softirq.saturating_sub(earlier.softirq) as f64 / 1e3;
-        let each = |micros: f64| micros / count.max(1) as f64;
-        Cost {
-            all: each(all),
-            user: each(user),
-            softirq: each(softirq),
-            count,
-        }
+    let broker = Broker::start(&args.server, load.connections).map_err(MeasureError::Broker)?;
+    let server = bench::run(load, broker, Arc::clone(interrupted))?;
+    if args.floor == BesideFloor::Twice {
+        beside()?;
     }
+    Ok(Measured {
+        schema: SCHEMA,
+        machine: machine::describe(),
+        date: machine::today(),
+        load_before,
+        load,
+        server,
+        floor,
+    })
 }

@@ -1,20 +1,36 @@
-//! The figures as a table beside what they may be at most.
+//! The figures as a table beside the floor and what they may be at most.
 
 use std::fmt::Write;
 
 use loadgen::units::{grouped, micros};
 
-use crate::measure::{Cost, Figures};
+use crate::bench::{Cost, Figures};
+use crate::measure::Measured;
 
 /// A load average that a machine with nothing to do may still show.
 const QUIET: f64 = 0.5;
 
-/// What is allowed: `None` where the broker is only described.
+/// Runs of the floor that are further apart than this tell of a machine that did something else meanwhile.
+const STEADY: f64 = 0.1;
+
+/// What a figure should be, and may be at most.
+#[derive(Clone, Copy)]
+struct Budget {
+    aim: f64,
+    bar: f64,
+}
+
+/// A line of the table.
 struct Row {
     what: String,
     measured: String,
-    bar: &'static str,
-    over: bool,
+    floor: String,
+    /// To the floor.
+    ratio: Option<f64>,
+    /// What the budget is about, as written in the table, and the budget itself.
+    budget: Option<(f64, Budget)>,
+    /// The budget is about the ratio.
+    by_ratio: bool,
 }
 
 impl Row {
@@ -22,105 +38,203 @@ impl Row {
         Self {
             what: what.into(),
             measured,
-            bar: "",
-            over: false,
+            floor: String::new(),
+            ratio: None,
+            budget: None,
+            by_ratio: false,
         }
     }
 
-    fn cost(what: &str, cost: Cost, bar: &'static str, all: f64, user: Option<f64>) -> Self {
-        Self {
-            what: format!("server CPU per {what}, us: whole / user space"),
-            measured: format!("{:.1} / {:.2}", cost.all, cost.user),
-            bar,
-            over: cost.all > all || user.is_some_and(|user| cost.user > user),
+    fn verdict(&self) -> &'static str {
+        match self.budget {
+            None => "",
+            Some((value, budget)) if value > budget.bar => "over",
+            Some((value, budget)) if value > budget.aim => "met",
+            Some(_) => "aim met",
         }
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let ratio = self
+            .ratio
+            .map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        let unit = if self.by_ratio { "x" } else { "" };
+        let [aim, bar] = self
+            .budget
+            .map_or([const { String::new() }; 2], |(_, budget)| {
+                [budget.aim, budget.bar].map(|limit| format!("{limit}{unit}"))
+            });
+        writeln!(
+            out,
+            "| {:<50} | {:>12} | {:>10} | {ratio:>5} | {aim:>5} | {bar:>5} | {:<7} |",
+            self.what,
+            self.measured,
+            self.floor,
+            self.verdict()
+        )
     }
 }
 
-/// The budgets of 15,000 connections on two reactors.
-fn rows(figures: &Figures) -> Vec<Row> {
-    vec![
+/// A cost as two lines: whole, with its ratio to the floor, and the user-space part.
+fn cost(
+    measured: &Measured,
+    what: &str,
+    of: fn(&Figures) -> Cost,
+    ratio: Budget,
+    user: Option<Budget>,
+) -> [Row; 2] {
+    let cost = of(&measured.server);
+    let text = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+    let floor = measured.floor(|figures| of(figures).all);
+    let to_floor = floor.map(|floor| cost.all / floor);
+    let whole = Row {
+        what: format!("CPU per {what}, us"),
+        measured: text(Some(cost.all)),
+        floor: text(floor),
+        ratio: to_floor,
+        budget: to_floor.map(|to_floor| (to_floor, ratio)),
+        by_ratio: true,
+    };
+    let part = Row {
+        floor: text(measured.floor(|figures| of(figures).user)),
+        budget: user.map(|user| (cost.user, user)),
+        ..Row::plain("  of it in user space", text(Some(cost.user)))
+    };
+    [whole, part]
+}
+
+/// The budgets of two reactors, at 15,000 and at 200,000 connections.
+fn rows(measured: &Measured) -> Vec<Row> {
+    let server = &measured.server;
+    let budget = |aim, bar| Budget { aim, bar };
+    let bytes = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.0}"));
+    let mut rows = vec![
         Row {
-            what: "user-space bytes per idle connection".into(),
-            measured: format!("{:.0}", figures.user_bytes),
-            bar: "512",
-            over: figures.user_bytes > 512.0,
+            floor: bytes(measured.floor(|floor| floor.user_bytes)),
+            budget: Some((server.user_bytes, budget(160.0, 256.0))),
+            ..Row::plain(
+                "user-space bytes per idle connection",
+                bytes(Some(server.user_bytes)),
+            )
         },
-        Row::plain(
-            "kernel slab per connection, both ends",
-            format!("{:.0}", figures.slab_bytes),
-        ),
+        Row {
+            floor: bytes(measured.floor(|floor| floor.slab_bytes)),
+            ..Row::plain(
+                "kernel slab per connection, both ends",
+                bytes(Some(server.slab_bytes)),
+            )
+        },
         Row::plain(
             "user-space bytes before the first connection",
-            grouped(figures.start_bytes),
+            grouped(server.start_bytes),
         ),
-        Row::cost(
-            "connect + subscribe",
-            figures.connect,
-            "45 / 10",
-            45.0,
-            Some(10.0),
-        ),
-        Row::cost(
-            "fan-out delivery",
-            figures.delivery,
-            "14 / 1.0",
-            14.0,
-            Some(1.0),
-        ),
-        Row::cost(
-            "unicast message, QoS 0",
-            figures.unicast0,
-            "17 / 2.0",
-            17.0,
-            Some(2.0),
-        ),
-        Row::cost("unicast message, QoS 1", figures.unicast1, "20", 20.0, None),
-        Row {
-            what: "slowest delivery of a broadcast".into(),
-            measured: micros(figures.slowest()),
-            bar: "400 ms",
-            over: figures.slowest() > 400_000,
-        },
-    ]
+    ];
+    let message = budget(1.15, 1.3);
+    rows.extend(
+        [
+            cost(
+                measured,
+                "connect + subscribe",
+                |of| of.connect,
+                budget(1.0, 1.25),
+                Some(budget(3.0, 6.0)),
+            ),
+            cost(
+                measured,
+                "fan-out delivery",
+                |of| of.delivery,
+                budget(1.05, 1.3),
+                Some(budget(0.2, 0.5)),
+            ),
+            cost(
+                measured,
+                "unicast message, QoS 0",
+                |of| of.unicast0,
+                message,
+                Some(budget(0.6, 1.2)),
+            ),
+            cost(
+                measured,
+                "unicast message, QoS 1",
+                |of| of.unicast1,
+                message,
+                None,
+            ),
+        ]
+        .into_iter()
+        .flatten(),
+    );
+    rows.push(Row {
+        floor: measured
+            .floor(|floor| floor.slowest() as f64)
+            .map_or(String::new(), |slowest| micros(slowest as u64)),
+        ..Row::plain("slowest delivery of a broadcast", micros(server.slowest()))
+    });
+    if let Some(turnover) = server.turnover {
+        let growth = 100.0 * (turnover.user_bytes / server.user_bytes - 1.0);
+        let left = 100.0 * (turnover.bytes_after as f64 / server.start_bytes as f64 - 1.0);
+        rows.push(Row {
+            budget: Some((growth, budget(5.0, 5.0))),
+            ..Row::plain(
+                &format!("growth after {} turnovers, %", measured.load.turnovers),
+                format!("{growth:.1}"),
+            )
+        });
+        rows.push(Row::plain(
+            "user-space bytes when all have left",
+            grouped(turnover.bytes_after),
+        ));
+        rows.push(Row::plain(
+            "  more than before the first, %",
+            format!("{left:.1}"),
+        ));
+    }
+    rows
 }
 
 /// The whole text.
-pub(crate) fn text(figures: &Figures) -> String {
+pub(crate) fn text(measured: &Measured) -> String {
     let mut out = String::new();
     // Writing to a String can't fail.
-    let _infallible = write(figures, &mut out);
+    let _infallible = write(measured, &mut out);
     out
 }
 
-fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
+fn write(measured: &Measured, out: &mut String) -> std::fmt::Result {
+    let figures = &measured.server;
     writeln!(
         out,
         "\n{}; {} connections; {}; {}\n",
         figures.broker,
         grouped(figures.connections),
-        figures.machine,
-        figures.date
+        measured.machine,
+        measured.date
     )?;
     writeln!(
         out,
-        "| {:<68} | {:>14} | {:>9} |",
-        "", "measured", "at most"
+        "| {:<50} | {:>12} | {:>10} | {:>5} | {:>5} | {:>5} | {:<7} |",
+        "", "measured", "floor", "ratio", "aim", "bar", ""
     )?;
-    writeln!(out, "|{:-<70}|{:->15}:|{:->10}:|", "", "", "")?;
-    for row in rows(figures) {
-        let mark = if row.over { "  over" } else { "" };
-        writeln!(
-            out,
-            "| {:<68} | {:>14} | {:>9} |{mark}",
-            row.what, row.measured, row.bar
-        )?;
+    writeln!(
+        out,
+        "|{:-<52}|{:->13}:|{:->11}:|{:->6}:|{:->6}:|{:->6}:|{:-<9}|",
+        "", "", "", "", "", "", ""
+    )?;
+    for row in rows(measured) {
+        row.write(out)?;
     }
-    if figures.load_before > QUIET {
+    if measured.load_before > QUIET {
         writeln!(
             out,
             "\nThe machine wasn't quiet: load average {:.1} before the start. Other work makes caches cold and these figures worse.",
-            figures.load_before
+            measured.load_before
+        )?;
+    }
+    if let Some(drift) = measured.drift().filter(|&drift| drift > STEADY) {
+        writeln!(
+            out,
+            "\nThe two runs of the floor are {:.0} % apart, and so are the ratios uncertain.",
+            100.0 * drift
         )?;
     }
     softirq(figures, out)?;
@@ -146,12 +260,15 @@ fn write(figures: &Figures, out: &mut String) -> std::fmt::Result {
             grouped(figures.failures)
         )?;
     }
-    if !figures.is_valid() {
-        writeln!(
-            out,
-            "\nNOT VALID: {} messages or phones missing",
-            grouped(figures.lost)
-        )?;
+    for figures in measured.floor.iter().chain([figures]) {
+        if !figures.is_valid() {
+            writeln!(
+                out,
+                "\nNOT VALID: {}: {} messages or phones missing",
+                figures.broker,
+                grouped(figures.lost)
+            )?;
+        }
     }
     Ok(())
 }
