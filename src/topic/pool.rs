@@ -135,11 +135,14 @@ impl Records {
         number
     }
 
-    /// Frees a record. With the last one, all memory goes back.
+    /// Frees a record. With the last one all memory goes back but a page: many a record is there for a moment only, on its way to a longer one.
     pub(super) fn remove(&mut self, number: u32) {
         self.len -= 1;
         if self.len == 0 {
-            *self = Self::new(self.length);
+            self.pages.truncate(1);
+            self.pages.shrink_to_fit();
+            self.cut = 0;
+            self.free = NONE;
         } else {
             self.get_mut(number)[0] = self.free;
             self.free = number;
@@ -200,6 +203,7 @@ mod tests {
         for number in numbers {
             records.remove(number);
         }
-        assert_eq!((records.len(), records.reserved()), (0, 0));
+        assert_eq!((records.len(), records.pages.len()), (0, 1));
+        assert_eq!(records.insert(&[1], 7), 0);
     }
 }
