@@ -132,7 +132,7 @@ impl Shard {
         let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.insert(hash, at as u32, |at| {
-            hasher.hash(ids.text(sessions[at as usize].client_id))
+            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
         });
         self.counters().sessions.add(1);
         Some((SessionIdx(at as u32), false))

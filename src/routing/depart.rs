@@ -198,7 +198,7 @@ impl Shard {
         let hash = self.shared.hasher.hash(self.client_id(idx));
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.remove(hash, idx.0, |at| {
-            hasher.hash(ids.text(sessions[at as usize].client_id))
+            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
         });
         let mut session = self.sessions.0.remove(idx.index());
         self.ids.remove(session.client_id);

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::{ARENA_CHUNK_BYTES, CLIENT_ID_BYTES, MAX_TOPIC_BYTES};
+use crate::sys::text::plain;
 
 /// Blocks are counted and addressed in units of this many bytes, so that 32 bits reach 32 GB.
 const UNIT: usize = 8;
@@ -125,7 +126,10 @@ impl<const HEAD: usize> Arena<HEAD> {
     /// # Panics
     /// When it is not UTF-8: then `at` is stale.
     pub fn text(&self, at: StrRef) -> &str {
-        std::str::from_utf8(self.get(at)).expect("an arena of text holds text")
+        let bytes = self.get(at);
+        plain(bytes)
+            .or_else(|| std::str::from_utf8(bytes).ok())
+            .expect("an arena of text holds text")
     }
 
     /// Forgets a string.

@@ -313,7 +313,7 @@ impl Index {
         let StrRef(number) = self.filters.insert_with(Who::one(entry), path.as_bytes());
         let (filters, hasher) = (&self.filters, &self.hasher);
         self.table.insert(hash, number, |other| {
-            hasher.hash(filters.text(StrRef(other)))
+            hasher.hash_bytes(filters.get(StrRef(other)))
         });
         self.count += 1;
         if has_wildcard(path) {
@@ -326,7 +326,7 @@ impl Index {
     fn remove_filter(&mut self, hash: TopicHash, filter: FilterId) {
         let (filters, hasher) = (&self.filters, &self.hasher);
         let was_there = self.table.remove(hash, filter.0, |other| {
-            hasher.hash(filters.text(StrRef(other)))
+            hasher.hash_bytes(filters.get(StrRef(other)))
         });
         debug_assert!(was_there, "every filter is in the table");
         let path = filters.text(StrRef(filter.0));
