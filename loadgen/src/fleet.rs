@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
 pub struct Fleet {
     shared: Arc<Shared>,
     tallies: Vec<Arc<Tally>>,
+    /// What [`Fleet::drain`] took from the tallies.
+    drained: Mutex<Latencies>,
     orders: Vec<Sender<Order>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -99,6 +101,7 @@ impl Fleet {
         let mut fleet = Self {
             shared,
             tallies: Vec::new(),
+            drained: Mutex::default(),
             orders: Vec::new(),
             threads: Vec::new(),
         };
@@ -177,15 +180,28 @@ impl Fleet {
 
     /// All latencies recorded so far.
     pub fn latencies(&self) -> Latencies {
-        let mut sum = Latencies::default();
+        let mut sum = locked(&self.drained).clone();
         for tally in &self.tallies {
             sum.add(&locked(&tally.latency));
         }
         sum
     }
 
+    /// What was recorded since the last time this was asked.
+    pub fn drain(&self) -> Latencies {
+        let mut recent = Latencies::default();
+        for tally in &self.tallies {
+            let mut latency = locked(&tally.latency);
+            recent.add(&latency);
+            latency.clear();
+        }
+        locked(&self.drained).add(&recent);
+        recent
+    }
+
     /// Forgets the latencies, so that the next phase is recorded alone.
     pub fn clear_latencies(&self) {
+        locked(&self.drained).clear();
         for tally in &self.tallies {
             locked(&tally.latency).clear();
         }
