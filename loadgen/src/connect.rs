@@ -125,7 +125,7 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
     let mut report = Report::of("connect", &fleet, None, recorded);
     ramp.note(&mut report);
     report.interrupted = ended == Ended::Interrupted;
-    report.judge(&expect::usual());
+    args.show.judge(&mut report, &expect::usual());
     Ok(report)
 }
 

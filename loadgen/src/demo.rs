@@ -206,7 +206,7 @@ fn against(
     ramp.note(&mut report);
     report.memory = memory;
     report.interrupted = ended == Ended::Interrupted;
-    report.judge(&expect::usual());
+    args.show.judge(&mut report, &expect::usual());
     Ok(report)
 }
 

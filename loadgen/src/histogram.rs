@@ -49,6 +49,13 @@ fn upper(class: usize, precision: u8) -> u64 {
     ((class - shift * sub + 1) << shift) - 1
 }
 
+/// The lowest value of a class.
+fn lower(class: usize, precision: u8) -> u64 {
+    class
+        .checked_sub(1)
+        .map_or(0, |below| upper(below, precision) + 1)
+}
+
 impl Histogram {
     /// An empty one with 2^`precision` classes an octave.
     pub fn new(precision: u8) -> Self {
@@ -121,32 +128,46 @@ impl Histogram {
             .map(|at| (upper(at, self.precision), self.counts[at]))
     }
 
-    /// The value that `quantile` (0 to 1) of all don't exceed: the upper end of its class, and never more than the largest value.
+    /// The value that `quantile` (0 to 1) of all don't exceed. Values of a class are taken to be spread evenly over it; the largest
+    /// value is known exactly, and nothing is above it.
     pub fn at(&self, quantile: f64) -> u64 {
         let rank = ((quantile * self.len as f64).ceil() as u64).clamp(1, self.len.max(1));
         let mut seen = 0;
         for (high, n) in self.classes() {
-            seen += n;
-            if seen >= rank {
-                return high.min(self.max);
+            if seen + n >= rank {
+                let low = lower(class(high, self.precision), self.precision);
+                let share = (rank - seen) as f64 / n as f64;
+                return (low + ((high - low) as f64 * share).round() as u64).min(self.max);
             }
+            seen += n;
         }
         self.max
     }
 }
 
-/// A histogram as a report carries it, with the percentiles that everybody asks for.
+/// From this precision on a packed histogram carries its percentiles; below it they would be as long as the histogram and less exact.
+const TELLING: u8 = 4;
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// A histogram as a report carries it, with the percentiles that everybody asks for, unless it is very coarse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packed {
     /// How many values.
     pub count: u64,
     /// Half were no slower. Microseconds, as all below.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub p50: u64,
     /// 90 %.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub p90: u64,
     /// 99 %.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub p99: u64,
     /// 99.9 %.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub p999: u64,
     /// The slowest.
     pub max: u64,
@@ -177,12 +198,19 @@ impl Packed {
             }
             classes.push(n as i64);
         }
+        let at = |quantile| {
+            if precision < TELLING {
+                0
+            } else {
+                coarse.at(quantile)
+            }
+        };
         Some(Self {
             count: coarse.len,
-            p50: coarse.at(0.5),
-            p90: coarse.at(0.9),
-            p99: coarse.at(0.99),
-            p999: coarse.at(0.999),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
             max: coarse.max,
             precision: coarse.precision,
             classes,
@@ -232,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_value_is_in_its_class() {
-        for precision in [4, 6, FINE] {
+        for precision in [3, 6, FINE] {
             let mut last = 0;
             for value in (0..5000).chain((0..29).flat_map(|bit| [(1 << bit) - 1, 1 << bit])) {
                 let high = upper(class(value, precision), precision);
@@ -276,7 +304,7 @@ mod tests {
     #[test]
     fn joined_parts_equal_the_whole() {
         let mut rng = fastrand::Rng::with_seed(7);
-        for precision in [4, 6, FINE] {
+        for precision in [3, 6, FINE] {
             let mut whole = Histogram::default();
             let mut parts = [Histogram::default(), Histogram::default()];
             for _ in 0..20_000 {

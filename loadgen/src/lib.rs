@@ -10,7 +10,8 @@
 //!
 //! Map: [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
-//! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, and [`expect`] judges it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
+//! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, [`expect`] judges it and
+//! [`output`] writes it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
 
 mod broker;
 pub mod chart;
@@ -26,6 +27,7 @@ pub mod ledger;
 pub mod live;
 pub mod machine;
 pub mod name;
+pub mod output;
 pub mod pace;
 pub mod payload;
 mod phone;

@@ -78,6 +78,8 @@ pub struct Recorded {
     pub course: Vec<Moment>,
     /// The phases.
     pub phases: Vec<Phase>,
+    /// The server's process, if it was watched.
+    pub server_pid: Option<u32>,
 }
 
 impl Recording {
@@ -197,6 +199,7 @@ impl Recording {
             interval: self.interval,
             course: self.course,
             phases: self.phases,
+            server_pid: None,
         }
     }
 }

@@ -3,7 +3,9 @@
 //! All counts and histograms are kept whole, so that results of several processes can be added; nothing is averaged.
 
 pub mod course;
+mod html;
 mod json;
+pub mod merge;
 mod terminal;
 
 use std::collections::BTreeMap;
@@ -241,7 +243,7 @@ impl Broadcast {
 
 impl Report {
     /// What the counters, the ledger and the recording tell. The scenario adds what it alone knows: the ramp's time and rate
-    /// ([`Report::ramp`]), settings, memory, storms, the server's process and whether it was interrupted; and then what was expected
+    /// ([`Report::ramp`]), settings, memory, storms and whether it was interrupted; and then what was expected
     /// ([`Report::judge`]).
     pub fn of(
         scenario: &str,
@@ -263,7 +265,7 @@ impl Report {
             settings: BTreeMap::new(),
             interrupted: false,
             ranges: vec![(plan.first, plan.phones)],
-            server_pid: None,
+            server_pid: recorded.server_pid,
             connections: Connections {
                 planned: u64::from(plan.phones),
                 peak: recorded
@@ -321,6 +323,11 @@ impl Report {
     /// As JSON, with a line end.
     pub fn to_json(&self) -> String {
         json::write(self)
+    }
+
+    /// As one page that needs nothing else.
+    pub fn to_html(&self) -> String {
+        html::page(self)
     }
 
     /// As text, the headline last.

@@ -201,7 +201,10 @@ impl Watch {
         self.live.clear();
         let (now, sample) = (self.elapsed(), self.sampler.sample());
         let recording = std::mem::replace(&mut self.recording, Recording::new(0));
-        recording.finish(now, &reading(fleet, publisher), sample)
+        Recorded {
+            server_pid: self.sampler.server(),
+            ..recording.finish(now, &reading(fleet, publisher), sample)
+        }
     }
 }
 

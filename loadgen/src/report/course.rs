@@ -12,8 +12,8 @@ use crate::stats::{Count, PackedLatencies, Totals};
 /// Intervals that a report carries at most; beyond it they are pooled in pairs.
 pub const MOMENTS: usize = 300;
 
-/// 2^4 classes an octave in an interval's histograms: known to 6 %.
-pub const MOMENT_PRECISION: u8 = 4;
+/// 2^3 classes an octave in an interval's histograms: known to 12 % at worst, and mostly better, for a chart.
+pub const MOMENT_PRECISION: u8 = 3;
 
 /// 2^6 classes an octave in a phase's: 1.6 %.
 pub const PHASE_PRECISION: u8 = 6;
@@ -201,7 +201,7 @@ pub struct Moment {
     pub counts: Counts,
     /// What was in use at its end; CPU is the mean.
     pub sample: Sample,
-    /// Latencies, 6 % exact.
+    /// Latencies, 12 % exact at worst.
     pub latency: PackedLatencies,
 }
 

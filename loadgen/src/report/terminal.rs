@@ -189,7 +189,17 @@ fn account(messages: &Messages, out: &mut String) -> std::fmt::Result {
         grouped(messages.reordered),
         grouped(messages.late)
     )?;
-    let notes = [
+    for (n, what) in notes(messages) {
+        if n > 0 {
+            writeln!(out, "                     {} {what}", grouped(n))?;
+        }
+    }
+    Ok(())
+}
+
+/// What else happened to messages: how many, and what.
+pub(super) fn notes(messages: &Messages) -> [(u64, &'static str); 6] {
+    [
         (
             messages.redelivered,
             "sent again after a reconnect, marked so (QoS 1 allows it)",
@@ -205,13 +215,7 @@ fn account(messages: &Messages, out: &mut String) -> std::fmt::Result {
             messages.sessions_lost,
             "sessions lost that should have been kept",
         ),
-    ];
-    for (n, what) in notes {
-        if n > 0 {
-            writeln!(out, "                     {} {what}", grouped(n))?;
-        }
-    }
-    Ok(())
+    ]
 }
 
 fn memory(report: &Report, out: &mut String) -> std::fmt::Result {
@@ -256,7 +260,6 @@ fn failures(report: &Report, out: &mut String) -> std::fmt::Result {
 }
 
 fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
-    let connections = &report.connections;
     for expectation in report.expectations.iter().filter(|one| !one.met) {
         writeln!(
             out,
@@ -264,33 +267,45 @@ fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
             expectation.text, expectation.measured
         )?;
     }
-    let interrupted = if report.interrupted {
-        "Interrupted. "
-    } else {
-        ""
-    };
     writeln!(
         out,
-        "\n{interrupted}{} of {} phones ready after {:.1} s, {}/s ({}/s planned){}{}",
+        "\n{}{}",
+        headline_words(report),
+        if report.is_as_expected() {
+            ""
+        } else {
+            " Not as expected."
+        }
+    )
+}
+
+/// The run in a sentence or two.
+pub(super) fn headline_words(report: &Report) -> String {
+    let connections = &report.connections;
+    let mut words = String::new();
+    if report.interrupted {
+        words.push_str("Interrupted. ");
+    }
+    words += &format!(
+        "{} of {} phones ready after {:.1} s, {}/s ({}/s planned)",
         grouped(connections.peak),
         grouped(connections.planned),
         connections.seconds,
         short(connections.per_second),
         short(connections.planned_per_second),
-        report.messages.as_ref().map_or(String::new(), |messages| {
-            format!(
-                "; {} messages, {} missing, {} twice",
-                grouped(messages.received),
-                messages.missing,
-                messages.duplicates
-            )
-        }),
-        if report.is_as_expected() {
-            "."
-        } else {
-            "; not as expected."
-        }
-    )
+    );
+    if let Some(messages) = &report.messages {
+        words += &format!(
+            "; {} messages, {} missing, {} twice",
+            grouped(messages.received),
+            grouped(messages.missing),
+            grouped(messages.duplicates)
+        );
+    }
+    if let Some(delivery) = report.latency.delivery() {
+        words += &format!(", p99 {}", micros(delivery.p99));
+    }
+    words + "."
 }
 
 #[cfg(test)]
