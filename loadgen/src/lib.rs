@@ -8,7 +8,7 @@
 //!                                                    └──► ledger: what each phone is owed
 //! ```
 //!
-//! Map: [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
+//! Map: [`orders`] says what phones can be told, [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
 //! [`watch`], [`live`], [`chart`] and [`report`] show it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
 
@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod live;
 pub mod machine;
 pub mod name;
+pub mod orders;
 pub mod pace;
 pub mod payload;
 mod phone;

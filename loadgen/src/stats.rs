@@ -255,6 +255,11 @@ impl Totals {
         self.failures.iter().sum()
     }
 
+    /// Failures of one kind.
+    pub fn failed_by(&self, failure: Failure) -> u64 {
+        self.failures[failure as usize]
+    }
+
     /// Failures by kind, those that happened.
     pub fn failures(&self) -> impl Iterator<Item = (Failure, u64)> {
         Failure::ALL
