@@ -14,7 +14,7 @@ use crate::broker::Broker;
 use crate::cli;
 use crate::connect::{self, BeginError};
 use crate::expect;
-use crate::fleet::{Fleet, FleetPlan};
+use crate::fleet::{Back, Churn, Fleet, FleetPlan, Leave, Storm};
 use crate::ledger::Ledger;
 use crate::machine;
 use crate::payload::{HEADER, Kind};
@@ -246,16 +246,23 @@ fn push(args: &cli::Demo, fleet: &Fleet, publisher: &mut Publisher, watch: &mut 
         per_second: 1.0 / BROADCAST_EVERY.as_secs_f64(),
         count: u64::MAX,
     });
-    fleet.churn(CHURN);
+    fleet.churn(Churn {
+        fraction_per_second: CHURN,
+        ..Churn::default()
+    });
     watch.phase("push, churn");
     let mut ended = watch.until(fleet, Some(publisher), args.time / 2, |_| false);
     if ended == Ended::TimedOut {
-        fleet.burst(BURST, BURST_RETURN);
+        fleet.storm(Storm {
+            fraction: BURST,
+            leave: Leave::Reset,
+            back: Back::Within(BURST_RETURN),
+        });
         watch.phase("burst");
         ended = watch.until(fleet, Some(publisher), args.time / 2, |_| false);
     }
     publisher.stop();
-    fleet.churn(0.0);
+    fleet.churn(Churn::NONE);
     if matches!(ended, Ended::Broken) {
         return ended;
     }

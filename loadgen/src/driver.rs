@@ -19,8 +19,8 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use crate::clock::{self, MILLI, SECOND};
-use crate::fleet::{Order, Shared};
 use crate::name::Name;
+use crate::orders::{Back, Churn, Leave, Order, Shared, Storm};
 use crate::pace::Pace;
 use crate::phone::{Phone, Stage};
 use crate::stats::{Count, Failure, Tally, locked};
@@ -52,7 +52,7 @@ pub(crate) struct Driver {
     ramp: Option<Ramp>,
     /// Phones that come back, by time.
     returns: BinaryHeap<Reverse<(u64, u32)>>,
-    churn: Churn,
+    churn: Churning,
     /// The next phone to ping, and when.
     ping: Sweep,
     /// When to look for connections that aren't getting ready.
@@ -70,9 +70,8 @@ struct Ramp {
 }
 
 /// Steady reconnects.
-#[derive(Default)]
-struct Churn {
-    per_second: f64,
+struct Churning {
+    order: Churn,
     since: u64,
     due: f64,
 }
@@ -109,7 +108,11 @@ impl Driver {
             stride,
             ramp: None,
             returns: BinaryHeap::new(),
-            churn: Churn::default(),
+            churn: Churning {
+                order: Churn::NONE,
+                since: now,
+                due: 0.0,
+            },
             ping: Sweep {
                 next,
                 since: now,
@@ -168,14 +171,14 @@ impl Driver {
                     let pace = Pace::new(per_second / f64::from(self.stride), from, &mut self.rng);
                     self.ramp = Some(Ramp { pace, next: 0 });
                 }
-                Ok(Order::Churn { per_second }) => {
-                    self.churn = Churn {
-                        per_second,
+                Ok(Order::Churn(order)) => {
+                    self.churn = Churning {
+                        order,
                         since: clock::now(),
                         due: 0.0,
                     };
                 }
-                Ok(Order::Burst { fraction, within }) => self.burst(fraction, within),
+                Ok(Order::Storm(storm, began)) => self.storm(storm, began),
                 Ok(Order::Settle) => {
                     self.settle();
                     self.shared.settled.fetch_add(1, Relaxed);
@@ -244,7 +247,7 @@ impl Driver {
     fn do_churn(&mut self, now: u64) {
         let elapsed = now.saturating_sub(self.churn.since) as f64 / SECOND as f64;
         self.churn.since = now;
-        self.churn.due += elapsed * self.churn.per_second * self.phones.len() as f64;
+        self.churn.due += elapsed * self.churn.order.fraction_per_second * self.phones.len() as f64;
         while self.churn.due >= 1.0 {
             self.churn.due -= 1.0;
             let clean = self.rng.bool();
@@ -253,13 +256,16 @@ impl Driver {
         }
     }
 
-    fn burst(&mut self, fraction: f64, within: Duration) {
+    fn storm(&mut self, storm: Storm, began: u64) {
         let now = clock::now();
-        let within = clock::nanos(within).max(1);
-        let count = (fraction * self.phones.len() as f64).round() as usize;
+        let within = match storm.back {
+            Back::Within(time) => clock::nanos(time).max(1),
+            Back::AtOnce | Back::WhenListening => 1,
+        };
+        let count = (storm.fraction * self.phones.len() as f64).round() as usize;
         for _ in 0..count {
-            let back = now + self.rng.u64(0..within);
-            self.drop_one(false, now, back);
+            let back = began + self.rng.u64(0..within);
+            self.drop_one(storm.leave == Leave::Clean, now, back);
         }
     }
 

@@ -8,7 +8,7 @@
 //!                                                    └──► ledger: what each phone is owed
 //! ```
 //!
-//! Map: [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
+//! Map: [`orders`] says what phones can be told, [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
 //! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, [`expect`] judges it and
 //! [`output`] writes it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
@@ -27,6 +27,7 @@ pub mod ledger;
 pub mod live;
 pub mod machine;
 pub mod name;
+pub mod orders;
 pub mod output;
 pub mod pace;
 pub mod payload;
