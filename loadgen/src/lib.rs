@@ -11,7 +11,8 @@
 //! Map: [`orders`] says what phones can be told, [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
 //! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, [`expect`] judges it and
-//! [`output`] writes it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
+//! [`output`] writes it. [`scenario`] is what is done,
+//! [`connect`] how it begins, and [`demo`] brings its own server. `unsafe` stands in [`sys`] alone.
 
 mod broker;
 pub mod chart;
@@ -37,6 +38,7 @@ pub mod publisher;
 pub mod recording;
 pub mod report;
 pub mod sampling;
+pub mod scenario;
 pub mod script;
 pub mod sources;
 pub mod stats;

@@ -12,7 +12,7 @@ use crate::report::{Report, SCHEMA};
 
 /// A list of expectations, as one argument.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Expectations(Vec<Expectation>);
+pub struct Expectations(pub(crate) Vec<Expectation>);
 
 impl std::str::FromStr for Expectations {
     type Err = String;
@@ -25,18 +25,15 @@ impl std::str::FromStr for Expectations {
 /// How the result is shown.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Output {
-    /// Write the report as JSON to a file; without a name to standard output, instead of the text
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    /// Write the report as JSON; - is standard output, instead of the text
+    #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write the report as a page with charts
+    /// Write the report as one HTML page with charts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// What must hold, or the exit code is 1: `p99<20ms,missing=0,ready>=99.9%`
+    /// What must hold, or the exit code is 1: p99<20ms,missing=0,ready>=99.9%
     #[arg(long, value_name = "LIST")]
     pub expect: Option<Expectations>,
-    /// Show nothing while it runs
-    #[arg(long, short)]
-    pub quiet: bool,
 }
 
 /// A file couldn't be written or read.
