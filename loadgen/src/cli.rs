@@ -226,10 +226,7 @@ mod tests {
             (shared.rate, shared.time),
             (Some(20_000.0), Some(Duration::from_secs(120)))
         );
-        assert_eq!(
-            shared.show.expect.as_ref().map(|typed| typed.0.len()),
-            Some(2)
-        );
+        assert_eq!(shared.show.expect.as_ref().map(Vec::len), Some(2));
         for wrong in [
             ["connect", "-n", "some"],
             ["connect", "--expect", "speed=9"],

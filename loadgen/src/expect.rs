@@ -381,8 +381,7 @@ fn bound(typed: &str, unit: Unit) -> Result<f64, String> {
         .parse()
         .map_err(|_| format!("`{typed}` is no number"))?;
     let factor = match (unit, suffix.trim()) {
-        (Unit::Count, "" | "%") | (Unit::Micros, "us") | (Unit::Bytes, "" | "B") => 1.0,
-        (Unit::Cpu, "" | "%") => 1.0,
+        (Unit::Count | Unit::Cpu, "" | "%") | (Unit::Micros, "us") | (Unit::Bytes, "" | "B") => 1.0,
         (Unit::Count, "k") | (Unit::Micros, "ms") => 1e3,
         (Unit::Count, "m") | (Unit::Micros, "s") => 1e6,
         (Unit::Micros, "m") => 60e6,

@@ -35,7 +35,7 @@ fn class(value: u64, precision: u8) -> usize {
     if value < 2 * sub {
         return value as usize;
     }
-    let shift = u64::from(63 - value.leading_zeros()) - u64::from(precision);
+    let shift = u64::from(value.ilog2()) - u64::from(precision);
     (shift * sub + (value >> shift)) as usize
 }
 
@@ -148,8 +148,9 @@ impl Histogram {
 /// From this precision on a packed histogram carries its percentiles; below it they would be as long as the histogram and less exact.
 const TELLING: u8 = 4;
 
-fn is_zero(value: &u64) -> bool {
-    *value == 0
+/// As serde asks for it.
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A histogram as a report carries it, with the percentiles that everybody asks for, unless it is very coarse.
@@ -196,7 +197,7 @@ impl Packed {
             if empty > 0 {
                 classes.push(-std::mem::take(&mut empty));
             }
-            classes.push(n as i64);
+            classes.push(n.cast_signed());
         }
         let at = |quantile| {
             if precision < TELLING {

@@ -10,30 +10,21 @@ use crate::expect::{self, Expectation};
 use crate::report::merge::{MergeError, merge};
 use crate::report::{Report, SCHEMA};
 
-/// A list of expectations, as one argument.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Expectations(pub(crate) Vec<Expectation>);
-
-impl std::str::FromStr for Expectations {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Expectation::parse_all(text).map(Self)
-    }
-}
+/// The name of a file that stands for standard output.
+const STDOUT: &str = "-";
 
 /// How the result is shown.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Output {
+    /// What decides the exit code, as in p99<20ms,missing=0,ready>=99.9%
+    #[arg(long, value_name = "WHAT", value_parser = Expectation::parse_all)]
+    pub expect: Option<std::vec::Vec<Expectation>>,
     /// Write the report as JSON; - is standard output, instead of the text
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Write the report as one HTML page with charts
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// What must hold, or the exit code is 1: p99<20ms,missing=0,ready>=99.9%
-    #[arg(long, value_name = "LIST")]
-    pub expect: Option<Expectations>,
 }
 
 /// A file couldn't be written or read.
@@ -78,7 +69,7 @@ impl Output {
     /// Compares the report with what the command line expects, or else with `usual`.
     pub fn judge(&self, report: &mut Report, usual: &[Expectation]) {
         match &self.expect {
-            Some(Expectations(typed)) => report.judge(typed),
+            Some(typed) => report.judge(typed),
             None => report.judge(usual),
         }
     }
@@ -86,7 +77,7 @@ impl Output {
     /// Finds out before a long run whether the files can be written: creates them, and leaves an old one as it is.
     pub fn check(&self) -> Result<(), OutputError> {
         for path in [&self.json, &self.html].into_iter().flatten() {
-            if path.as_os_str() != "-" {
+            if path.as_os_str() != STDOUT {
                 std::fs::OpenOptions::new()
                     .append(true)
                     .create(true)
@@ -100,14 +91,14 @@ impl Output {
     /// Writes the report wherever it should go.
     pub fn write(&self, report: &Report) -> Result<(), OutputError> {
         let to = |path: &Path, text: &str| {
-            let written = if path.as_os_str() == "-" {
+            let written = if path.as_os_str() == STDOUT {
                 io::stdout().write_all(text.as_bytes())
             } else {
                 std::fs::write(path, text)
             };
             written.map_err(|error| OutputError::Write(path.to_owned(), error))
         };
-        let stdout = Path::new("-");
+        let stdout = Path::new(STDOUT);
         if self.json.as_deref() != Some(stdout) && self.html.as_deref() != Some(stdout) {
             to(stdout, &report.to_text())?;
         }
@@ -155,9 +146,10 @@ impl Merge {
     pub fn run(&self) -> Result<Report, OutputError> {
         let reports: Result<Vec<_>, _> = self.reports.iter().map(|path| read(path)).collect();
         let mut report = merge(reports?).map_err(OutputError::Merge)?;
-        let kept = match report.expectations.is_empty() {
-            true => expect::usual(),
-            false => report.expectations.clone(),
+        let kept = if report.expectations.is_empty() {
+            expect::usual()
+        } else {
+            report.expectations.clone()
         };
         self.show.judge(&mut report, &kept);
         Ok(report)

@@ -99,8 +99,8 @@ impl Recording {
 
     /// A second of the wall clock is over, so it is time for [`Recording::moment`].
     pub fn is_due(&self, now: u64) -> bool {
-        (self.began + now) / SECOND > (self.began + self.moment.from) / SECOND
-            && now - self.moment.from >= SHORTEST
+        let second = (self.began + now) / SECOND * SECOND;
+        second.saturating_sub(self.began + self.moment.from) >= SHORTEST
     }
 
     /// Notes how many phones are ready between two moments.
@@ -201,5 +201,62 @@ impl Recording {
             phases: self.phases,
             server_pid: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGAN: u64 = 1_000_000 * SECOND + 700_000_000;
+
+    fn reading(micros: u64) -> Reading {
+        let mut reading = Reading::default();
+        reading.latency.ready.record(micros);
+        reading
+    }
+
+    #[test]
+    fn a_run_that_ends_at_once_is_a_moment() {
+        let recorded = Recording::new(BEGAN).finish(0, &Reading::default(), Sample::default());
+        assert_eq!((recorded.course.len(), recorded.phases.len()), (1, 0));
+        assert!(recorded.course[0].per_second(5).is_finite());
+    }
+
+    #[test]
+    fn moments_end_with_the_seconds_of_the_clock() {
+        let mut recording = Recording::new(BEGAN);
+        let mut ends = Vec::new();
+        recording.phase(0, &Reading::default(), "ramp");
+        for step in 0..350 {
+            let now = step * SECOND / 100;
+            if recording.is_due(now) {
+                recording.moment(now, &reading(step), Sample::default());
+                ends.push(step);
+            }
+        }
+        // The first 0.3 s are too short to be a moment of their own.
+        assert_eq!(ends, [130, 230, 330]);
+        let recorded = recording.finish(SECOND * 34 / 10, &reading(9), Sample::default());
+        let at: Vec<u64> = recorded.course.iter().map(|moment| moment.at).collect();
+        assert_eq!(at, [1_000_001, 1_000_002, 1_000_003]);
+        // The last tenth of a second belongs to the last moment.
+        assert!((recorded.course[2].seconds - 1.1).abs() < 1e-9);
+        let count = |packed: &crate::stats::PackedLatencies| packed.ready.as_ref().unwrap().count;
+        assert_eq!(count(&recorded.course[2].latency), 2);
+        assert_eq!(recorded.phases.len(), 1);
+        assert_eq!(count(&recorded.phases[0].latency), 4);
+    }
+
+    #[test]
+    fn phases_part_what_a_moment_joins() {
+        let mut recording = Recording::new(BEGAN);
+        recording.phase(0, &Reading::default(), "a");
+        recording.phase(SECOND / 2, &reading(5), "b");
+        let recorded = recording.finish(SECOND * 6 / 10, &reading(7), Sample::default());
+        let names: Vec<&str> = recorded.phases.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(recorded.phases[1].latency.ready.as_ref().unwrap().max, 7);
+        assert_eq!(recorded.course[0].latency.ready.as_ref().unwrap().count, 2);
     }
 }

@@ -245,7 +245,7 @@ impl Scenario {
         };
         let shared_run = shared.connections.as_ref().is_some_and(|own| own.start > 0);
         let phases = phases(kind, shared.time, file, phones.len() as f64, part);
-        let typed = shared.show.expect.clone().map(|typed| typed.0);
+        let typed = shared.show.expect.clone();
         let expect = typed
             .or_else(|| file.expect.as_ref().map(|expect| expect.0.clone()))
             .unwrap_or_else(|| usual(&phases));
@@ -368,7 +368,9 @@ fn phases(
     phones: f64,
     part: f64,
 ) -> Vec<Phase> {
-    let shape = file.churn.map_or_else(Shape::default, |keys| keys.shape());
+    let shape = file
+        .churn
+        .map_or_else(Shape::default, file::ChurnKeys::shape);
     let mut phases = match &file.phase {
         Some(written) => written
             .iter()

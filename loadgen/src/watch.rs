@@ -14,7 +14,7 @@ use crate::recording::{Reading, Recorded, Recording};
 use crate::report::course::Moment;
 use crate::sampling::Sampler;
 use crate::stats::Totals;
-use crate::units::{grouped, short};
+use crate::units::{grouped, micros, short};
 
 /// How often the condition is looked at.
 const STEP: Duration = Duration::from_millis(20);
@@ -144,42 +144,51 @@ impl Watch {
             self.recording.moment(now, &reading, sample);
         }
         if self.live.is_due() {
-            let lines = self.lines(fleet, totals);
-            self.live.show([&lines[0], &lines[1], &lines[2]]);
+            let [head, ready, received, plain] = self.lines(fleet, totals);
+            self.live.show([&head, &ready, &received], &plain);
         }
     }
 
-    fn lines(&self, fleet: &Fleet, totals: &Totals) -> [String; 3] {
-        let seconds = self.seconds();
-        let phones = fleet.plan().phones;
+    /// Three lines for a terminal, and all in one without it.
+    fn lines(&self, fleet: &Fleet, totals: &Totals) -> [String; 4] {
         let nothing = Moment::default();
         let recent = self.recording.course().last().unwrap_or(&nothing);
-        let ready = totals.ready();
-        let errors = match totals.failed() {
-            0 => String::new(),
-            n => format!("  failures {}", grouped(n)),
-        };
-        let missing = match totals.missing() {
-            0 => String::new(),
-            n => format!("  not yet in {}", grouped(n)),
-        };
+        let head = format!(
+            "{:6.1} s  {:<12} {} of {} ready",
+            self.seconds(),
+            self.phase,
+            grouped(totals.ready()),
+            grouped(u64::from(fleet.plan().phones)),
+        );
+        let mut connects = format!(
+            "  {}/s connects",
+            short(recent.per_second(recent.counts.connects))
+        );
+        if totals.failed() > 0 {
+            connects += &["  failures ", &grouped(totals.failed())].concat();
+        }
+        let mut received = format!(
+            "  {}/s received",
+            short(recent.per_second(recent.counts.received))
+        );
+        if let Some(delivery) = recent.latency.delivery() {
+            received += &["  p99 ", &micros(delivery.histogram().at(0.99))].concat();
+        }
+        if totals.missing() > 0 {
+            received += &["  not yet in ", &grouped(totals.missing())].concat();
+        }
+        let plain = [head.as_str(), &connects, &received].concat();
         [
+            head,
             format!(
-                "{seconds:6.1} s  {:<12} {} of {} ready  {}/s connects  {}/s received{missing}{errors}",
-                self.phase,
-                grouped(ready),
-                grouped(u64::from(phones)),
-                short(recent.per_second(recent.counts.connects)),
-                short(recent.per_second(recent.counts.received)),
-            ),
-            format!(
-                "  ready     {}",
+                "  {:<30}{connects}",
                 self.line(|moment| moment.ready.last as f64)
             ),
             format!(
-                "  received  {}",
+                "  {:<30}{received}",
                 self.line(|moment| moment.per_second(moment.counts.received))
             ),
+            plain,
         ]
     }
 
@@ -191,7 +200,7 @@ impl Watch {
                 .iter()
                 .map(value)
                 .collect::<Vec<_>>(),
-            60,
+            30,
         )
     }
 

@@ -232,7 +232,7 @@ pub fn time(seconds: f64, length: f64) -> String {
 /// How long something took: `42.5 s`, `12 min 5 s`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 120.0 {
-        return format!("{:.1} s", seconds);
+        return format!("{seconds:.1} s");
     }
     let whole = seconds.round() as u64;
     if whole < 3600 {
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn times_are_read_by_people() {
-        assert_eq!(time_step(30.0, 6), 5.0);
-        assert_eq!(time_step(1200.0, 6), 300.0);
+        assert!((time_step(30.0, 6) - 5.0).abs() < 1e-9);
+        assert!((time_step(1200.0, 6) - 300.0).abs() < 1e-9);
         assert_eq!(
             [time(5.0, 30.0), time(90.0, 600.0), time(3720.0, 7200.0)],
             ["5 s", "1:30", "1:02:00"]

@@ -282,30 +282,31 @@ fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
 /// The run in a sentence or two.
 pub(super) fn headline_words(report: &Report) -> String {
     let connections = &report.connections;
-    let mut words = String::new();
-    if report.interrupted {
-        words.push_str("Interrupted. ");
-    }
-    words += &format!(
-        "{} of {} phones ready after {:.1} s, {}/s ({}/s planned)",
+    let interrupted = if report.interrupted {
+        "Interrupted. "
+    } else {
+        ""
+    };
+    let messages = report.messages.as_ref().map(|messages| {
+        format!(
+            "; {} messages, {} missing, {} twice",
+            grouped(messages.received),
+            grouped(messages.missing),
+            grouped(messages.duplicates)
+        )
+    });
+    let delivery = report.latency.delivery();
+    let delivery = delivery.map(|delivery| format!(", p99 {}", micros(delivery.p99)));
+    format!(
+        "{interrupted}{} of {} phones ready after {:.1} s, {}/s ({}/s planned){}{}.",
         grouped(connections.peak),
         grouped(connections.planned),
         connections.seconds,
         short(connections.per_second),
         short(connections.planned_per_second),
-    );
-    if let Some(messages) = &report.messages {
-        words += &format!(
-            "; {} messages, {} missing, {} twice",
-            grouped(messages.received),
-            grouped(messages.missing),
-            grouped(messages.duplicates)
-        );
-    }
-    if let Some(delivery) = report.latency.delivery() {
-        words += &format!(", p99 {}", micros(delivery.p99));
-    }
-    words + "."
+        messages.unwrap_or_default(),
+        delivery.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

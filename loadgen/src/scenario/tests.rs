@@ -1,3 +1,5 @@
+#![allow(clippy::float_cmp, reason = "what was typed is compared with itself")]
+
 use std::path::Path;
 
 use super::*;
@@ -85,7 +87,7 @@ fn a_flag_overrides_the_file_and_the_file_the_defaults() {
         rate: Some(3.0),
         time: Some(Duration::from_secs(2)),
         show: Output {
-            expect: Some("p99<1s,missing=0".parse().unwrap()),
+            expect: Some(Expectation::parse_all("p99<1s,missing=0").unwrap()),
             ..Output::default()
         },
         ..typed()

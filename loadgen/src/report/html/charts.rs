@@ -8,9 +8,13 @@ use crate::chart::svg::{Line, LineChart, Mark, Scale, Unit};
 use crate::histogram::{Histogram, Packed, join};
 use crate::report::Report;
 use crate::report::course::{Moment, Usage};
+use crate::stats::Failure;
 
 /// Kinds of failure in one chart; those that happened most.
 const KINDS: usize = 6;
+
+/// What an interval adds to a sum.
+type Counted = fn(&Moment) -> i64;
 
 /// A chart, drawn.
 pub(super) struct Chart {
@@ -36,6 +40,37 @@ fn line(name: &str, style: u8, values: Vec<Option<f64>>) -> Line {
         style,
         sparse: false,
     }
+}
+
+/// A kind of failure, short enough for the end of a line.
+fn short(kind: &str) -> &str {
+    const SHORT: [(Failure, &str); 11] = [
+        (Failure::Refused, "refused"),
+        (Failure::Timeout, "not in time"),
+        (Failure::Reset, "reset"),
+        (Failure::Closed, "closed"),
+        (Failure::NotAccepted, "CONNACK no"),
+        (Failure::NotSubscribed, "SUBACK no"),
+        (Failure::Disconnected, "DISCONNECT"),
+        (Failure::Protocol, "protocol"),
+        (Failure::NoPort, "no port"),
+        (Failure::NoFile, "no file"),
+        (Failure::Other, "other"),
+    ];
+    let known = SHORT.iter().find(|(failure, _)| failure.text() == kind);
+    // Written by another version: what fits.
+    known.map_or_else(|| kind.get(..11).unwrap_or(kind), |&(_, short)| short)
+}
+
+/// One value stands out so far that the others would be flat beneath it.
+fn is_spiky(lines: &[Line]) -> bool {
+    let values = lines.iter().flat_map(|line| line.values.iter().flatten());
+    let mut values: Vec<f64> = values.copied().filter(|&value| value > 0.0).collect();
+    values.sort_by(f64::total_cmp);
+    let (middle, last) = (values.get(values.len() / 2), values.last());
+    middle
+        .zip(last)
+        .is_some_and(|(middle, last)| last / middle > 30.0)
 }
 
 /// Seconds after the run began at which each moment ends.
@@ -170,13 +205,18 @@ impl Drawing<'_> {
             ),
         ];
         if self.report.messages.is_some() {
-            self.draw(
-                "Messages a second",
-                "Messages published, a broadcast being one, and messages received.",
-                Unit::Count,
-                Scale::Linear,
-                lines,
-            );
+            let (about, scale) = if is_spiky(&lines) {
+                (
+                    "Messages published, a broadcast being one, and messages received; by powers of ten.",
+                    Scale::Log,
+                )
+            } else {
+                (
+                    "Messages published, a broadcast being one, and messages received.",
+                    Scale::Linear,
+                )
+            };
+            self.draw("Messages a second", about, Unit::Count, scale, lines);
         }
     }
 
@@ -194,13 +234,12 @@ impl Drawing<'_> {
         let lines = lines.map(|(name, style, quantile)| {
             let values = histograms.iter();
             let value = |histogram: &Histogram| histogram.at(quantile).max(1) as f64;
-            line(
-                name,
-                style,
-                values
-                    .map(|histogram| histogram.as_ref().map(value))
-                    .collect(),
-            )
+            let values = values.map(|histogram| histogram.as_ref().map(value));
+            Line {
+                // Broadcasts are rare by their nature.
+                sparse: title.ends_with("broadcast"),
+                ..line(name, style, values.collect())
+            }
         });
         let lines = lines.into();
         self.draw(title, about, Unit::Micros, Scale::Log, lines);
@@ -275,7 +314,7 @@ impl Drawing<'_> {
         let lines = kinds.iter().zip(1..).map(|(&(kind, _), style)| {
             let rate =
                 |m: &Moment| Some(m.per_second(m.counts.failures.get(kind).copied().unwrap_or(0)));
-            line(kind, style, self.each(rate))
+            line(short(kind), style, self.each(rate))
         });
         let lines = lines.collect();
         self.draw(
@@ -286,18 +325,16 @@ impl Drawing<'_> {
             lines,
         );
 
-        let so_far = |count: fn(&Moment) -> i64| {
+        let so_far = |count: Counted| {
             let mut sum = 0;
-            self.each(|_| None)
-                .into_iter()
-                .zip(&self.report.course)
-                .map(|(_, moment)| {
-                    sum += count(moment);
-                    Some(sum.max(0) as f64)
-                })
-                .collect::<Vec<_>>()
+            let course = self.report.course.iter();
+            let sums = course.map(|moment| {
+                sum += count(moment);
+                Some(sum.max(0) as f64)
+            });
+            sums.collect::<Vec<_>>()
         };
-        let kinds: [(&str, u8, fn(&Moment) -> i64); 4] = [
+        let kinds: [(&str, u8, Counted); 4] = [
             ("missing", 6, |m| m.counts.missing),
             ("late", 2, |m| m.counts.late.cast_signed()),
             ("duplicates", 4, |m| m.counts.duplicates.cast_signed()),

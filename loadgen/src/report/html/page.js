@@ -14,6 +14,7 @@ const show = {
   percent: (v) => three(v) + " %",
   ratio: (v) => three(v) + "×",
 };
+const time = (s) => data.until < 120 ? three(s) + " s" : `${Math.floor(Math.round(s) / 60)}:${String(Math.round(s) % 60).padStart(2, "0")}`;
 const nearest = (seconds) => {
   let best = 0;
   data.x.forEach((x, i) => { if (Math.abs(x - seconds) < Math.abs(data.x[best] - seconds)) best = i; });
@@ -32,7 +33,7 @@ const point = (at) => {
     const x = LEFT + data.x[at] / Math.max(data.until, 0.001) * (RIGHT - LEFT);
     cursor.setAttribute("d", `M${x.toFixed(1)} ${TOP}V${BOTTOM}`);
     const values = chart.names.map((name, i) => [name, chart.values[i][at]]).filter(([, v]) => v !== null);
-    output.textContent = [three(data.x[at]) + " s", ...values.map(([name, v]) => `${name} ${show[chart.unit](v)}`)].join("  ·  ");
+    output.textContent = [time(data.x[at]), ...values.map(([name, v]) => `${name} ${show[chart.unit](v)}`)].join("  ·  ");
   }
 };
 for (const { svg } of figures) {
