@@ -203,11 +203,14 @@ pub const EVENTS_PER_TURN: usize = 1024;
 /// Connections served in one turn because something was left of an earlier one.
 pub const LEFTOVERS_PER_TURN: usize = 256;
 
-/// Connections accepted in one turn from each listener. A storm of handshakes shares the loop with those who are in.
+/// Connections accepted in one turn from each listener, at most. A storm of handshakes shares the loop with those who are in.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
-/// Batches of handed-over connections taken in one turn, each up to 250.
-pub const HANDOVERS_PER_TURN: usize = 2;
+/// Batches of handed-over connections taken in one turn at most, and connections after which no more are taken. A batch has one or two, and 250 in
+/// a storm.
+pub const HANDOVERS_PER_TURN: usize = 16;
+/// See [`HANDOVERS_PER_TURN`].
+pub const ARRIVALS_PER_TURN: usize = 256;
 
 /// Timers handled in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;

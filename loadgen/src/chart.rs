@@ -1,4 +1,7 @@
-//! Small charts out of characters: a line over time, and bars.
+//! Small charts out of characters: a line over time, and bars; and larger ones as SVG.
+
+pub mod axis;
+pub mod svg;
 
 const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 

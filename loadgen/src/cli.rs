@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::output::{Merge, Output};
 use crate::units;
 
 /// Phones by the thousand against an MQTT broker, every message verified.
@@ -26,6 +27,8 @@ pub enum Command {
     Demo(Demo),
     /// Hold connections against any MQTT broker.
     Connect(Connect),
+    /// Join the reports of several processes that shared one run, or show one again.
+    Merge(Merge),
 }
 
 /// MQTT versions that phones speak.
@@ -46,17 +49,6 @@ impl From<Protocol> for stillwire::wire::Version {
             Protocol::V5 => Self::V5,
         }
     }
-}
-
-/// How the result is shown.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct Show {
-    /// Write the report as JSON instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// Show nothing while it runs
-    #[arg(long, short)]
-    pub quiet: bool,
 }
 
 /// `loadgen connect`.
@@ -91,7 +83,10 @@ pub struct Connect {
     pub source: Vec<IpAddr>,
     /// How the result is shown.
     #[command(flatten)]
-    pub show: Show,
+    pub show: Output,
+    /// Show nothing while it runs
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `loadgen demo`.
@@ -117,7 +112,10 @@ pub struct Demo {
     pub protocol: Protocol,
     /// How the result is shown.
     #[command(flatten)]
-    pub show: Show,
+    pub show: Output,
+    /// Show nothing while it runs
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 #[cfg(test)]

@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use crate::cli;
 use crate::clock::{self, SECOND};
+use crate::expect;
 use crate::fleet::{Fleet, FleetError, FleetPlan};
 use crate::ledger::Ledger;
-use crate::machine;
 use crate::preflight::{Machine, Need, Shortage};
-use crate::report::{Connections, Expectation, Latency, Report, SCHEMA};
+use crate::report::Report;
 use crate::script::Script;
 use crate::sources::Sources;
-use crate::stats::{Count, Totals};
 use crate::units::grouped;
 use crate::watch::{Ended, Watch};
 
@@ -100,7 +99,7 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
         late: SECOND_LATE,
     };
     preflight(&machine, &plan)?;
-    let mut watch = Watch::new(args.show.quiet, interrupted);
+    let mut watch = Watch::new(args.quiet, interrupted);
     watch.note(&format!(
         "{} phones to {} at {}/s from {} threads, two subscriptions each; held {} s",
         grouped(u64::from(plan.phones)),
@@ -117,46 +116,17 @@ pub fn run(args: &cli::Connect, interrupted: Arc<AtomicBool>) -> Result<Report, 
     let fleet = Fleet::start(plan, ledger).map_err(BeginError::Fleet)?;
     let rate = args.rate.max(1) as f64;
     let ramp = ramp_up(&fleet, rate, &mut watch);
-    let mut peak = fleet.totals().ready();
     let mut ended = ramp.ended;
     if ended != Ended::Interrupted {
         watch.phase("hold");
-        ended = watch.until(&fleet, None, args.hold, |totals| {
-            peak = peak.max(totals.ready());
-            false
-        });
+        ended = watch.until(&fleet, None, args.hold, |_| false);
     }
-    let totals = fleet.totals();
-    let connections = ramp.connections(&fleet, &totals, peak);
-    let expectations = vec![
-        Expectation {
-            text: "every phone ready at the end",
-            off_by: u64::from(connections.planned)
-                - totals.ready().min(u64::from(connections.planned)),
-        },
-        Expectation {
-            text: "no connection failed",
-            off_by: totals.failed(),
-        },
-    ];
-    Ok(Report {
-        schema: SCHEMA,
-        scenario: "connect",
-        machine: machine::describe(),
-        date: machine::today(),
-        interrupted: ended == Ended::Interrupted,
-        connections,
-        memory: None,
-        latency: Latency::all(&fleet.latencies()),
-        messages: None,
-        broadcasts: Vec::new(),
-        failures: totals
-            .failures()
-            .map(|(failure, n)| (failure.text(), n))
-            .collect(),
-        expectations,
-        course: watch.finish(),
-    })
+    let recorded = watch.finish(&fleet, None);
+    let mut report = Report::of("connect", &fleet, None, recorded);
+    ramp.note(&mut report);
+    report.interrupted = ended == Ended::Interrupted;
+    args.show.judge(&mut report, &expect::usual());
+    Ok(report)
 }
 
 /// Messages over this are late; `connect` sends none.
@@ -191,18 +161,8 @@ pub fn ramp_up(fleet: &Fleet, rate: f64, watch: &mut Watch) -> Ramp {
 }
 
 impl Ramp {
-    /// The part of the report about connections.
-    pub fn connections(&self, fleet: &Fleet, totals: &Totals, peak: u64) -> Connections {
-        Connections {
-            planned: fleet.plan().phones,
-            peak: peak.max(self.ready),
-            ready: totals.ready(),
-            seconds: self.seconds,
-            per_second: self.ready as f64 / self.seconds.max(1e-3),
-            planned_per_second: self.rate,
-            reconnects: totals.get(Count::HungUp),
-            pings: totals.get(Count::Pings),
-            pings_unanswered: totals.get(Count::PingsUnanswered),
-        }
+    /// Tells the report.
+    pub fn note(&self, report: &mut Report) {
+        report.ramp(self.seconds, self.ready, self.rate);
     }
 }

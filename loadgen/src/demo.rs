@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use crate::broker::Broker;
 use crate::cli;
-use crate::connect::{self, BeginError, Ramp};
+use crate::connect::{self, BeginError};
+
+use crate::expect;
 use crate::fleet::{Back, Churn, Fleet, FleetPlan, Leave, Storm};
 use crate::ledger::Ledger;
 use crate::machine;
 use crate::payload::{HEADER, Kind};
 use crate::preflight::{Fit, Machine};
 use crate::publisher::{PublishError, Publisher, PublisherPlan, Stream};
-use crate::report::{
-    Broadcast, Connections, Expectation, Latency, Memory, Messages, Report, SCHEMA,
-};
+use crate::report::{Memory, Report};
 use crate::script::Script;
 use crate::sources::Sources;
-use crate::stats::{Count, Totals};
+use crate::stats::Count;
 use crate::units::grouped;
 use crate::watch::{Ended, Watch};
 
@@ -112,7 +112,7 @@ impl Footprint {
 /// Runs it.
 pub fn run(args: &cli::Demo, interrupted: Arc<AtomicBool>) -> Result<Report, DemoError> {
     let mut machine = Machine::read().map_err(BeginError::Proc)?;
-    let mut watch = Watch::new(args.show.quiet, interrupted);
+    let mut watch = Watch::new(args.quiet, interrupted);
     let Fit {
         phones,
         reactors,
@@ -128,9 +128,8 @@ pub fn run(args: &cli::Demo, interrupted: Arc<AtomicBool>) -> Result<Report, Dem
     }
     let mut broker = Broker::start(args.addr, reactors, phones).map_err(DemoError::Server)?;
     machine.beside_reactors(reactors);
-    let mut report = against(args, &machine, &broker, phones, &mut watch)?;
+    let report = against(args, &machine, &broker, phones, &mut watch)?;
     broker.stop().map_err(DemoError::End)?;
-    report.course = watch.finish();
     Ok(report)
 }
 
@@ -194,9 +193,8 @@ fn against(
             .is_embedded()
             .then(|| before.per_connection(after, fleet.totals().ready()));
     }
-    let mut peak = ramp.ready;
     if ended != Ended::Interrupted {
-        ended = push(args, &fleet, &mut publisher, watch, &mut peak);
+        ended = push(args, &fleet, &mut publisher, watch);
     }
     if ended == Ended::Broken {
         return Err(DemoError::Publish(
@@ -204,27 +202,13 @@ fn against(
         ));
     }
     fleet.settle();
-    let totals = fleet.totals();
-    let messages = Messages::of(&totals, &publisher);
-    let connections = ramp.connections(&fleet, &totals, peak);
-    Ok(Report {
-        schema: SCHEMA,
-        scenario: "demo",
-        machine: machine::describe(),
-        date: machine::today(),
-        interrupted: ended == Ended::Interrupted,
-        expectations: expectations(&ramp, &connections, &messages, &totals),
-        connections,
-        memory,
-        latency: Latency::all(&fleet.latencies()),
-        messages: Some(messages),
-        broadcasts: Broadcast::all(&ledger),
-        failures: totals
-            .failures()
-            .map(|(failure, n)| (failure.text(), n))
-            .collect(),
-        course: Vec::new(),
-    })
+    let recorded = watch.finish(&fleet, Some(&publisher));
+    let mut report = Report::of("demo", &fleet, Some(&publisher), recorded);
+    ramp.note(&mut report);
+    report.memory = memory;
+    report.interrupted = ended == Ended::Interrupted;
+    args.show.judge(&mut report, &expect::usual());
+    Ok(report)
 }
 
 fn announce(args: &cli::Demo, plan: &FleetPlan, broker: &Broker, watch: &mut Watch) {
@@ -247,13 +231,7 @@ fn announce(args: &cli::Demo, plan: &FleetPlan, broker: &Broker, watch: &mut Wat
 }
 
 /// Pushes and churns, then waits until all is quiet.
-fn push(
-    args: &cli::Demo,
-    fleet: &Fleet,
-    publisher: &mut Publisher,
-    watch: &mut Watch,
-    peak: &mut u64,
-) -> Ended {
+fn push(args: &cli::Demo, fleet: &Fleet, publisher: &mut Publisher, watch: &mut Watch) -> Ended {
     let half = args.pushes as f64 / 2.0;
     for kind in [Kind::Unicast0, Kind::Unicast1] {
         if half > 0.0 {
@@ -274,10 +252,7 @@ fn push(
         ..Churn::default()
     });
     watch.phase("push, churn");
-    let mut ended = watch.until(fleet, Some(publisher), args.time / 2, |totals| {
-        *peak = (*peak).max(totals.ready());
-        false
-    });
+    let mut ended = watch.until(fleet, Some(publisher), args.time / 2, |_| false);
     if ended == Ended::TimedOut {
         fleet.storm(Storm {
             fraction: BURST,
@@ -318,36 +293,4 @@ fn quiet(fleet: &Fleet, publisher: &Publisher, watch: &mut Watch) -> Ended {
             && totals.get(Count::Unicast1) == publisher.published(Kind::Unicast1);
         all && publisher.is_idle() && now - last.1 > 400 * crate::clock::MILLI
     })
-}
-
-fn expectations(
-    ramp: &Ramp,
-    connections: &Connections,
-    messages: &Messages,
-    totals: &Totals,
-) -> Vec<Expectation> {
-    let planned = u64::from(connections.planned);
-    [
-        ("every phone got ready", planned.saturating_sub(ramp.ready)),
-        (
-            "every phone ready at the end",
-            planned.saturating_sub(connections.ready),
-        ),
-        ("no connection failed", totals.failed()),
-        (
-            "every QoS 1 push acknowledged",
-            messages
-                .published_unicast1
-                .saturating_sub(messages.acknowledged)
-                + messages.refused,
-        ),
-        ("no message missing", messages.missing),
-        ("none twice", messages.duplicates),
-        ("none out of order", messages.reordered),
-        ("none damaged", messages.damaged),
-        ("no session lost", messages.sessions_lost),
-    ]
-    .into_iter()
-    .map(|(text, off_by)| Expectation { text, off_by })
-    .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{
     Ordering::{Acquire, Relaxed},
 };
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
@@ -24,6 +24,8 @@ pub use crate::orders::{Back, Churn, FleetPlan, Leave, Shape, Storm, StormCourse
 pub struct Fleet {
     shared: Arc<Shared>,
     tallies: Vec<Arc<Tally>>,
+    /// What [`Fleet::drain`] took from the tallies.
+    drained: Mutex<Latencies>,
     orders: Vec<Sender<Order>>,
     threads: Vec<JoinHandle<()>>,
     /// When the last storm was ordered, and how many attempts had been refused until then.
@@ -61,6 +63,7 @@ impl Fleet {
         let mut fleet = Self {
             shared,
             tallies: Vec::new(),
+            drained: Mutex::default(),
             orders: Vec::new(),
             threads: Vec::new(),
             storm: Cell::new(None),
@@ -123,7 +126,7 @@ impl Fleet {
         let now = clock::now();
         self.shared.storm.clear();
         self.storm
-            .set(Some((now, self.totals().failed_by(Failure::Refused))));
+            .set(Some((now, self.totals().failures_of(Failure::Refused))));
         self.order(Order::Storm(storm, now));
     }
 
@@ -140,7 +143,7 @@ impl Fleet {
             dropped,
             back,
             last_back: account.last_back.load(Relaxed),
-            refused: self.totals().failed_by(Failure::Refused) - refused,
+            refused: self.totals().failures_of(Failure::Refused) - refused,
             over: done && back == dropped,
         })
     }
@@ -162,15 +165,28 @@ impl Fleet {
 
     /// All latencies recorded so far.
     pub fn latencies(&self) -> Latencies {
-        let mut sum = Latencies::default();
+        let mut sum = locked(&self.drained).clone();
         for tally in &self.tallies {
             sum.add(&locked(&tally.latency));
         }
         sum
     }
 
+    /// What was recorded since the last time this was asked.
+    pub fn drain(&self) -> Latencies {
+        let mut recent = Latencies::default();
+        for tally in &self.tallies {
+            let mut latency = locked(&tally.latency);
+            recent.add(&latency);
+            latency.clear();
+        }
+        locked(&self.drained).add(&recent);
+        recent
+    }
+
     /// Forgets the latencies, so that the next phase is recorded alone.
     pub fn clear_latencies(&self) {
+        locked(&self.drained).clear();
         for tally in &self.tallies {
             locked(&tally.latency).clear();
         }

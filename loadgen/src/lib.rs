@@ -10,7 +10,8 @@
 //!
 //! Map: [`orders`] says what phones can be told, [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
-//! [`watch`], [`live`], [`chart`] and [`report`] show it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
+//! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, [`expect`] judges it and
+//! [`output`] writes it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
 
 mod broker;
 pub mod chart;
@@ -19,18 +20,23 @@ pub mod clock;
 pub mod connect;
 pub mod demo;
 mod driver;
+pub mod expect;
 pub mod fleet;
+pub mod histogram;
 pub mod ledger;
 pub mod live;
 pub mod machine;
 pub mod name;
 pub mod orders;
+pub mod output;
 pub mod pace;
 pub mod payload;
 mod phone;
 pub mod preflight;
 pub mod publisher;
+pub mod recording;
 pub mod report;
+pub mod sampling;
 pub mod script;
 pub mod sources;
 pub mod stats;

@@ -39,8 +39,8 @@ impl Live {
         !self.quiet && self.last.is_none_or(|last| last.elapsed() >= every)
     }
 
-    /// Shows the lines: all three on a terminal, the first alone elsewhere.
-    pub fn show(&mut self, lines: [&str; 3]) {
+    /// Shows three lines on a terminal, and `plain` elsewhere.
+    pub fn show(&mut self, lines: [&str; 3], plain: &str) {
         if self.quiet {
             return;
         }
@@ -48,7 +48,7 @@ impl Live {
         let text = if self.terminal {
             block(lines, self.drawn)
         } else {
-            format!("{}\n", lines[0])
+            format!("{plain}\n")
         };
         self.drawn = self.terminal;
         put(&text);

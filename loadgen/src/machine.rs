@@ -71,6 +71,17 @@ pub fn pss(pid: u32) -> io::Result<u64> {
     Ok(read_field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")? * KB)
 }
 
+/// Resident bytes of a process (RSS): shared pages count in full, but reading it is cheap.
+pub fn rss(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/statm");
+    let pages: u64 = fs::read_to_string(&path)?
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| missing(&path, "second number"))?;
+    Ok(pages * crate::sys::page_size())
+}
+
 /// CPU time of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CpuTime {
@@ -169,6 +180,25 @@ pub fn describe() -> String {
     )
 }
 
+/// The moment so many seconds after 1970-01-01, UTC, as 2026-11-21 14:05:09.
+pub fn date_time(seconds: u64) -> String {
+    let of_day = seconds % 86_400;
+    format!(
+        "{} {:02}:{:02}:{:02}",
+        date(seconds / 86_400),
+        of_day / 3600,
+        of_day / 60 % 60,
+        of_day % 60
+    )
+}
+
+/// Nanoseconds since 1970-01-01.
+pub fn unix_nanos() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// Today's date, UTC, as 2026-11-21.
 pub fn today() -> String {
     let seconds = std::time::SystemTime::now()
@@ -224,6 +254,11 @@ mod tests {
                 "2026-11-21"
             ]
         );
+    }
+
+    #[test]
+    fn seconds_make_times() {
+        assert_eq!(date_time(1_795_269_909), "2026-11-21 14:05:09");
     }
 
     #[test]

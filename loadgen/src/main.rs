@@ -1,6 +1,5 @@
 //! The `loadgen` binary: command line to scenario to report and exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,15 +37,21 @@ fn main() -> ExitCode {
             return ExitCode::from(NOT_BEGUN);
         }
     }
-    let (show, result) = match &cli.command {
-        Command::Connect(args) => (
-            args.show,
-            connect::run(args, interrupted).map_err(|error| error.to_string()),
-        ),
-        Command::Demo(args) => (
-            args.show,
-            demo::run(args, interrupted).map_err(|error| error.to_string()),
-        ),
+    let show = match &cli.command {
+        Command::Connect(args) => &args.show,
+        Command::Demo(args) => &args.show,
+        Command::Merge(args) => &args.show,
+    };
+    if let Err(error) = show.check() {
+        eprintln!("loadgen: {error}");
+        return ExitCode::from(NOT_BEGUN);
+    }
+    let result = match &cli.command {
+        Command::Connect(args) => {
+            connect::run(args, interrupted).map_err(|error| error.to_string())
+        }
+        Command::Demo(args) => demo::run(args, interrupted).map_err(|error| error.to_string()),
+        Command::Merge(args) => args.run().map_err(|error| error.to_string()),
     };
     let report = match result {
         Ok(report) => report,
@@ -55,13 +60,8 @@ fn main() -> ExitCode {
             return ExitCode::from(NOT_BEGUN);
         }
     };
-    let text = if show.json {
-        report.to_json()
-    } else {
-        report.to_text()
-    };
-    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
-        eprintln!("loadgen: the report couldn't be written: {error}");
+    if let Err(error) = show.write(&report) {
+        eprintln!("loadgen: {error}");
         return ExitCode::from(NOT_AS_EXPECTED);
     }
     if report.interrupted {

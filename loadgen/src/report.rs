@@ -1,60 +1,93 @@
-//! The account of a run: plain data, shown as text or written as JSON.
+//! The account of a run: plain data, shown as text, as JSON or as a page, and read again to join several.
+//!
+//! All counts and histograms are kept whole, so that results of several processes can be added; nothing is averaged.
 
+pub mod course;
+mod html;
+mod json;
+pub mod merge;
 mod terminal;
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::expect::Expectation;
+use crate::fleet::Fleet;
+use crate::histogram::FINE;
 use crate::ledger::Ledger;
+use crate::machine;
 use crate::publisher::Publisher;
-use crate::stats::{Count, Latencies, Totals};
-use crate::watch::Moment;
+use crate::recording::Recorded;
+use crate::stats::{Count, Latencies, PackedLatencies, Totals};
+use course::{Moment, Phase, Storm, tenths};
 
 /// Names the shape of the JSON; the number grows when a field changes its meaning or goes.
-pub const SCHEMA: &str = "stillwire.loadgen/1";
+pub const SCHEMA: &str = "stillwire.loadgen/2";
 
-/// A whole run.
-#[derive(Debug, Serialize)]
+/// A whole run, of one process or of several that were joined.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: String,
     /// Which scenario.
-    pub scenario: &'static str,
+    pub scenario: String,
+    /// Names the run; processes that share one have the same.
+    pub run: u32,
+    /// Milliseconds since 1970 at which it began.
+    pub began: u64,
+    /// Day and time of that, UTC.
+    pub date: String,
+    /// How long it took.
+    pub seconds: f64,
     /// Cores, memory, kernel.
     pub machine: String,
-    /// Day of the run, UTC.
-    pub date: String,
+    /// What was asked for, by name, as a reader of the report wants to know it.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     /// The run was cut short; what is here is true all the same.
     pub interrupted: bool,
+    /// The phones of each process: first number and how many.
+    pub ranges: Vec<(u32, u32)>,
+    /// The server's process, if it was watched.
+    #[serde(default)]
+    pub server_pid: Option<u32>,
     /// What the connections did.
     pub connections: Connections,
     /// What a connection costs, where it was measured.
     pub memory: Option<Memory>,
-    /// Latency of each kind, from the planned time.
-    pub latency: Vec<Latency>,
     /// The account of messages, if any were sent.
     pub messages: Option<Messages>,
-    /// Broadcasts one by one.
-    pub broadcasts: Vec<Broadcast>,
     /// Failed connections by kind.
-    pub failures: BTreeMap<&'static str, u64>,
+    pub failures: BTreeMap<String, u64>,
     /// What was expected, and if it came so.
     pub expectations: Vec<Expectation>,
-    /// The run second by second.
+    /// Latency of each kind, from the planned time, over the whole run; 0.8 % exact.
+    pub latency: PackedLatencies,
+    /// Many that dropped at once.
+    #[serde(default)]
+    pub storms: Vec<Storm>,
+    /// Broadcasts one by one.
+    pub broadcasts: Vec<Broadcast>,
+    /// The parts of the run.
+    pub phases: Vec<Phase>,
+    /// Seconds that each moment of the course stands for.
+    pub interval: u64,
+    /// The run from second to second, at most 300 moments.
     pub course: Vec<Moment>,
 }
 
 /// What the connections did.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Connections {
     /// Phones planned.
-    pub planned: u32,
+    pub planned: u64,
     /// Phones ready at the most.
     pub peak: u64,
     /// Phones ready at the end.
     pub ready: u64,
+    /// Connection attempts in all.
+    pub attempts: u64,
     /// Seconds from the first planned connect until all were ready.
     pub seconds: f64,
     /// Phones that became ready a second, meanwhile.
@@ -63,14 +96,14 @@ pub struct Connections {
     pub planned_per_second: f64,
     /// Reconnects by plan: churn and burst.
     pub reconnects: u64,
-    /// Pings sent, and not answered.
+    /// Pings sent.
     pub pings: u64,
     /// Pings without an answer in one keep alive.
     pub pings_unanswered: u64,
 }
 
 /// Bytes that a connection costs.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     /// User space of the server: growth of Pss over the state before the first connection, divided.
     pub user_bytes: f64,
@@ -80,7 +113,7 @@ pub struct Memory {
     pub same_process: bool,
 }
 
-/// Percentiles in microseconds.
+/// Percentiles in microseconds, a row of a table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
     /// Of what.
@@ -97,63 +130,33 @@ pub struct Latency {
     pub p999: u64,
     /// The slowest.
     pub max: u64,
-    /// The distribution: the upper bound of each class (1, 2, 5, 10 and so on) and how many fell into it.
-    pub classes: Vec<(u64, u64)>,
 }
 
 impl Latency {
-    /// `None` without a value.
-    pub fn new(of: &'static str, histogram: &Histogram<u64>) -> Option<Self> {
-        if histogram.is_empty() {
-            return None;
-        }
-        let at = |quantile| histogram.value_at_quantile(quantile);
-        let mut classes = Vec::new();
-        let mut low = 0;
-        for high in (0..).flat_map(|power| [1, 2, 5].map(|step| step * 10u64.pow(power))) {
-            if low > histogram.max() {
-                break;
-            }
-            // The histogram joins neighbouring values, so a value is put where its representative falls.
-            classes.push((
-                high,
-                histogram
-                    .iter_recorded()
-                    .filter(|value| (low..high).contains(&value.value_iterated_to()))
-                    .map(|value| value.count_at_value())
-                    .sum(),
-            ));
-            low = high;
-        }
-        Some(Self {
-            of,
-            count: histogram.len(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: histogram.max(),
-            classes,
-        })
+    /// All kinds that have values.
+    pub fn all(latencies: &Latencies) -> Vec<Self> {
+        Self::rows(&latencies.packed(FINE))
     }
 
     /// All kinds that have values.
-    pub fn all(latencies: &Latencies) -> Vec<Self> {
-        [
-            ("connect to ready", &latencies.ready),
-            ("push, QoS 0", &latencies.unicast0),
-            ("push, QoS 1", &latencies.unicast1),
-            ("broadcast", &latencies.broadcast),
-            ("waited for its phone", &latencies.waited),
-        ]
-        .into_iter()
-        .filter_map(|(of, histogram)| Self::new(of, histogram))
-        .collect()
+    pub fn rows(latencies: &PackedLatencies) -> Vec<Self> {
+        latencies
+            .named()
+            .map(|(of, packed)| Self {
+                of,
+                count: packed.count,
+                p50: packed.p50,
+                p90: packed.p90,
+                p99: packed.p99,
+                p999: packed.p999,
+                max: packed.max,
+            })
+            .collect()
     }
 }
 
 /// What was sent and what of it came.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Messages {
     /// Pushes to one phone at QoS 0.
     pub published_unicast0: u64,
@@ -188,6 +191,11 @@ pub struct Messages {
 }
 
 impl Messages {
+    /// Messages published; a broadcast is one.
+    pub fn published(&self) -> u64 {
+        self.published_unicast0 + self.published_unicast1 + self.published_broadcast
+    }
+
     /// From the counters.
     pub fn of(totals: &Totals, publisher: &Publisher) -> Self {
         use crate::payload::Kind;
@@ -212,7 +220,7 @@ impl Messages {
 }
 
 /// One broadcast.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Broadcast {
     /// Phones that received it.
     pub received: u32,
@@ -233,56 +241,97 @@ impl Broadcast {
     }
 }
 
-/// Something that was expected.
-#[derive(Clone, Debug, Serialize)]
-pub struct Expectation {
-    /// In words.
-    pub text: &'static str,
-    /// How far off it is; 0 is met.
-    pub off_by: u64,
-}
-
 impl Report {
+    /// What the counters, the ledger and the recording tell. The scenario adds what it alone knows: the ramp's time and rate
+    /// ([`Report::ramp`]), settings, memory, storms and whether it was interrupted; and then what was expected
+    /// ([`Report::judge`]).
+    pub fn of(
+        scenario: &str,
+        fleet: &Fleet,
+        publisher: Option<&Publisher>,
+        recorded: Recorded,
+    ) -> Self {
+        let totals = fleet.totals();
+        let plan = fleet.plan();
+        let sent = publisher.filter(|publisher| publisher.published_in_all() > 0);
+        Self {
+            schema: SCHEMA.into(),
+            scenario: scenario.into(),
+            run: fleet.ledger().run,
+            began: recorded.began,
+            date: machine::date_time(recorded.began / 1000),
+            seconds: recorded.seconds,
+            machine: machine::describe(),
+            settings: BTreeMap::new(),
+            interrupted: false,
+            ranges: vec![(plan.first, plan.phones)],
+            server_pid: recorded.server_pid,
+            connections: Connections {
+                planned: u64::from(plan.phones),
+                peak: recorded
+                    .course
+                    .iter()
+                    .map(|moment| moment.ready.most)
+                    .max()
+                    .unwrap_or(0)
+                    .max(totals.ready()),
+                ready: totals.ready(),
+                attempts: totals.get(Count::Attempts),
+                reconnects: totals.get(Count::HungUp),
+                pings: totals.get(Count::Pings),
+                pings_unanswered: totals.get(Count::PingsUnanswered),
+                ..Connections::default()
+            },
+            memory: None,
+            messages: sent.map(|publisher| Messages::of(&totals, publisher)),
+            failures: totals
+                .failures()
+                .map(|(failure, n)| (failure.text().into(), n))
+                .collect(),
+            expectations: Vec::new(),
+            latency: fleet.latencies().packed(FINE),
+            storms: Vec::new(),
+            broadcasts: Broadcast::all(fleet.ledger()),
+            phases: recorded.phases,
+            interval: recorded.interval,
+            course: recorded.course,
+        }
+    }
+
+    /// How the first connect of all phones went: seconds, phones ready then, and the rate that was asked for.
+    pub fn ramp(&mut self, seconds: f64, ready: u64, planned_per_second: f64) {
+        let connections = &mut self.connections;
+        connections.seconds = course::thousandths(seconds);
+        connections.per_second = tenths(ready as f64 / seconds.max(1e-3));
+        connections.planned_per_second = planned_per_second;
+        connections.peak = connections.peak.max(ready);
+    }
+
+    /// Compares with what is expected, and keeps the result.
+    pub fn judge(&mut self, expected: &[Expectation]) {
+        self.expectations = expected
+            .iter()
+            .map(|expectation| expectation.judged(self))
+            .collect();
+    }
+
     /// Everything came as expected.
     pub fn is_as_expected(&self) -> bool {
-        self.expectations
-            .iter()
-            .all(|expectation| expectation.off_by == 0)
+        self.expectations.iter().all(|expectation| expectation.met)
     }
 
     /// As JSON, with a line end.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self)
-            .unwrap_or_else(|_| unreachable!("plain data with string keys"));
-        text.push('\n');
-        text
+        json::write(self)
+    }
+
+    /// As one page that needs nothing else.
+    pub fn to_html(&self) -> String {
+        html::page(self)
     }
 
     /// As text, the headline last.
     pub fn to_text(&self) -> String {
         terminal::text(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latency_classes_hold_every_value() {
-        let mut histogram = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).unwrap();
-        assert!(Latency::new("test", &histogram).is_none());
-        for value in [1, 15, 16, 17, 5000, 90_000] {
-            histogram.record(value).unwrap();
-        }
-        let latency = Latency::new("test", &histogram).unwrap();
-        assert_eq!(
-            latency.classes.iter().map(|&(_, n)| n).sum::<u64>(),
-            latency.count
-        );
-        assert_eq!(
-            latency.classes[..5],
-            [(1, 0), (2, 1), (5, 0), (10, 0), (20, 3)]
-        );
     }
 }

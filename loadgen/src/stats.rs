@@ -6,7 +6,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::histogram::{self, Histogram, Packed};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -59,6 +61,12 @@ counters! {
     Pongs,
     /// A ping that had no answer when the next was due.
     PingsUnanswered,
+    /// Phones that fell silent without closing their connection.
+    Vanished,
+    /// Phones that connected again while the old connection stood.
+    Takeovers,
+    /// Old connections that the broker should have closed after a takeover, and didn't.
+    TakeoversStood,
 }
 
 macro_rules! failures {
@@ -104,64 +112,81 @@ pub struct Tally {
     pub latency: Mutex<Latencies>,
 }
 
-/// Latency histograms in microseconds, all from the planned time.
-#[derive(Clone, Debug)]
-pub struct Latencies {
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Latency histograms in microseconds, all from the planned time.
+        #[derive(Clone, Debug, Default)]
+        pub struct Latencies { $($(#[$doc])* pub $name: Histogram),* }
+
+        impl Latencies {
+            /// Adds what another thread recorded.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name.add(&other.$name);)*
+            }
+
+            /// Forgets everything.
+            pub fn clear(&mut self) {
+                $(self.$name.clear();)*
+            }
+
+            /// The same in the form of a report, with 2^`precision` classes an octave.
+            pub fn packed(&self, precision: u8) -> PackedLatencies {
+                PackedLatencies { $($name: Packed::of(&self.$name, precision)),* }
+            }
+        }
+
+        /// Latencies as a report carries them; kinds without a value are left out.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct PackedLatencies {
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $name: Option<Packed>),*
+        }
+
+        impl PackedLatencies {
+            /// Adds another's.
+            pub fn join(&mut self, other: &Self) {
+                $(self.$name = histogram::join(&self.$name, &other.$name);)*
+            }
+        }
+    };
+}
+
+kinds! {
     /// From the planned connect to CONNACK and SUBACK.
-    pub ready: Histogram<u64>,
+    ready,
     /// From the planned publish to the phone, one phone, QoS 0.
-    pub unicast0: Histogram<u64>,
+    unicast0,
     /// The same at QoS 1.
-    pub unicast1: Histogram<u64>,
+    unicast1,
     /// From the planned publish to each phone, all phones.
-    pub broadcast: Histogram<u64>,
+    broadcast,
+    /// From PINGREQ to PINGRESP.
+    ping,
     /// What was published before the phone was ready, and waited for it: mostly the phone's own absence.
-    pub waited: Histogram<u64>,
+    waited,
 }
 
-/// Microseconds that a histogram reaches: ten minutes. What is beyond counts as that.
-const LONGEST: u64 = 600_000_000;
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, 3)
-        .unwrap_or_else(|_| unreachable!("the bounds are constants that the library allows"))
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self {
-            ready: histogram(),
-            unicast0: histogram(),
-            unicast1: histogram(),
-            broadcast: histogram(),
-            waited: histogram(),
-        }
-    }
-}
-
-impl Latencies {
-    /// Adds what another thread recorded.
-    pub fn add(&mut self, other: &Self) {
-        for (mine, theirs) in [
-            (&mut self.ready, &other.ready),
-            (&mut self.unicast0, &other.unicast0),
-            (&mut self.unicast1, &other.unicast1),
-            (&mut self.broadcast, &other.broadcast),
-            (&mut self.waited, &other.waited),
-        ] {
-            // Both have the same bounds, so nothing can fall outside.
-            mine.add(theirs)
-                .unwrap_or_else(|_| unreachable!("histograms of one shape"));
-        }
+impl PackedLatencies {
+    /// All kinds that have values, in words.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Packed)> {
+        [
+            ("connect to ready", &self.ready),
+            ("push, QoS 0", &self.unicast0),
+            ("push, QoS 1", &self.unicast1),
+            ("broadcast", &self.broadcast),
+            ("ping", &self.ping),
+            ("waited for its phone", &self.waited),
+        ]
+        .into_iter()
+        .filter_map(|(of, packed)| Some((of, packed.as_ref()?)))
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.ready.reset();
-        self.unicast0.reset();
-        self.unicast1.reset();
-        self.broadcast.reset();
-        self.waited.reset();
+    /// Publish to receive of all messages whose phone was there.
+    pub fn delivery(&self) -> Option<Packed> {
+        histogram::join(
+            &histogram::join(&self.unicast0, &self.unicast1),
+            &self.broadcast,
+        )
     }
 }
 
@@ -173,8 +198,8 @@ pub fn locked(latency: &Mutex<Latencies>) -> std::sync::MutexGuard<'_, Latencies
 }
 
 /// Records a duration in nanoseconds, as microseconds.
-pub fn record(histogram: &mut Histogram<u64>, nanos: u64) {
-    histogram.saturating_record((nanos / 1000).max(1));
+pub fn record(histogram: &mut Histogram, nanos: u64) {
+    histogram.record((nanos / 1000).max(1));
 }
 
 impl Default for Tally {
@@ -256,7 +281,7 @@ impl Totals {
     }
 
     /// Failures of one kind.
-    pub fn failed_by(&self, failure: Failure) -> u64 {
+    pub fn failures_of(&self, failure: Failure) -> u64 {
         self.failures[failure as usize]
     }
 
@@ -294,6 +319,6 @@ mod tests {
         record(&mut b.ready, 3_000_000_000_000_000);
         a.add(&b);
         assert_eq!(a.ready.len(), 2);
-        assert!(a.ready.max() >= LONGEST * 99 / 100);
+        assert_eq!(a.ready.max(), histogram::LONGEST);
     }
 }

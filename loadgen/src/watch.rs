@@ -4,35 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::chart::sparkline;
 use crate::clock::{self, SECOND};
 use crate::fleet::Fleet;
 use crate::live::Live;
+use crate::machine;
 use crate::publisher::Publisher;
-use crate::stats::{Count, Totals};
-use crate::units::{grouped, short};
+use crate::recording::{Reading, Recorded, Recording};
+use crate::report::course::Moment;
+use crate::sampling::Sampler;
+use crate::stats::Totals;
+use crate::units::{grouped, micros, short};
 
 /// How often the condition is looked at.
 const STEP: Duration = Duration::from_millis(20);
-
-/// One second of a run.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Moment {
-    /// Seconds since the run began.
-    pub second: f64,
-    /// Phones ready.
-    pub ready: u64,
-    /// Phones that became ready, a second.
-    pub connects: f64,
-    /// Messages published, a second.
-    pub published: f64,
-    /// Messages received, a second.
-    pub received: f64,
-    /// Failures so far.
-    pub failures: u64,
-}
 
 /// How waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,28 +38,52 @@ pub struct Watch {
     live: Live,
     interrupted: Arc<AtomicBool>,
     began: u64,
-    course: Vec<Moment>,
-    last: (u64, Totals, u64),
-    phase: &'static str,
+    recording: Recording,
+    sampler: Sampler,
+    phase: String,
+    /// The phase has a new name that the recording doesn't know yet.
+    renamed: bool,
 }
 
 impl Watch {
     /// Begins now. `interrupted` is set by whoever catches the signals.
     pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
-        let now = clock::now();
         Self {
             live: Live::new(quiet),
             interrupted,
-            began: now,
-            course: Vec::new(),
-            last: (now, Totals::default(), 0),
-            phase: "",
+            began: clock::now(),
+            recording: Recording::new(machine::unix_nanos()),
+            sampler: Sampler::new(),
+            phase: String::new(),
+            renamed: false,
         }
     }
 
-    /// Names what goes on from here.
-    pub fn phase(&mut self, name: &'static str) {
-        self.phase = name;
+    /// Watches the server's process too.
+    pub fn server(&mut self, pid: u32) -> std::io::Result<()> {
+        self.sampler.watch_server(pid)
+    }
+
+    /// The server's process id, if it is watched.
+    pub fn server_pid(&self) -> Option<u32> {
+        self.sampler.server()
+    }
+
+    /// Seconds since the run began.
+    pub fn seconds(&self) -> f64 {
+        self.elapsed() as f64 / SECOND as f64
+    }
+
+    fn elapsed(&self) -> u64 {
+        clock::now() - self.began
+    }
+
+    /// Names what goes on from here; it is recorded from the next look on, at once in practice.
+    pub fn phase(&mut self, name: &str) {
+        if self.phase != name {
+            name.clone_into(&mut self.phase);
+            self.renamed = true;
+        }
     }
 
     /// Shows a line that stays.
@@ -124,65 +133,94 @@ impl Watch {
     }
 
     fn look(&mut self, fleet: &Fleet, publisher: Option<&Publisher>, totals: &Totals) {
-        let now = clock::now();
-        if now - self.last.0 >= SECOND {
-            self.keep(now, publisher, totals);
+        let now = self.elapsed();
+        self.recording.see(totals.ready());
+        if std::mem::take(&mut self.renamed) {
+            let reading = reading(fleet, publisher);
+            self.recording.phase(now, &reading, &self.phase);
+        }
+        if self.recording.is_due(now) {
+            let (reading, sample) = (reading(fleet, publisher), self.sampler.sample());
+            self.recording.moment(now, &reading, sample);
         }
         if self.live.is_due() {
-            let lines = self.lines(fleet, totals);
-            self.live.show([&lines[0], &lines[1], &lines[2]]);
+            let [head, ready, received, plain] = self.lines(fleet, totals);
+            self.live.show([&head, &ready, &received], &plain);
         }
     }
 
-    fn keep(&mut self, now: u64, publisher: Option<&Publisher>, totals: &Totals) {
-        let seconds = (now - self.last.0) as f64 / SECOND as f64;
-        let published = publisher.map_or(0, Publisher::published_in_all);
-        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-        self.course.push(Moment {
-            second: (now - self.began) as f64 / SECOND as f64,
-            ready: totals.ready(),
-            connects: rate(totals.get(Count::Readied), self.last.1.get(Count::Readied)),
-            published: rate(published, self.last.2),
-            received: rate(totals.received(), self.last.1.received()),
-            failures: totals.failed(),
-        });
-        self.last = (now, totals.clone(), published);
-    }
-
-    fn lines(&self, fleet: &Fleet, totals: &Totals) -> [String; 3] {
-        let seconds = (clock::now() - self.began) as f64 / SECOND as f64;
-        let phones = fleet.plan().phones;
-        let recent = self.course.last().copied().unwrap_or_default();
-        let ready = totals.ready();
-        let errors = match totals.failed() {
-            0 => String::new(),
-            n => format!("  failures {}", grouped(n)),
-        };
-        let missing = match totals.missing() {
-            0 => String::new(),
-            n => format!("  not yet in {}", grouped(n)),
-        };
+    /// Three lines for a terminal, and all in one without it.
+    fn lines(&self, fleet: &Fleet, totals: &Totals) -> [String; 4] {
+        let nothing = Moment::default();
+        let recent = self.recording.course().last().unwrap_or(&nothing);
+        let head = format!(
+            "{:6.1} s  {:<12} {} of {} ready",
+            self.seconds(),
+            self.phase,
+            grouped(totals.ready()),
+            grouped(u64::from(fleet.plan().phones)),
+        );
+        let mut connects = format!(
+            "  {}/s connects",
+            short(recent.per_second(recent.counts.connects))
+        );
+        if totals.failed() > 0 {
+            connects += &["  failures ", &grouped(totals.failed())].concat();
+        }
+        let mut received = format!(
+            "  {}/s received",
+            short(recent.per_second(recent.counts.received))
+        );
+        if let Some(delivery) = recent.latency.delivery() {
+            received += &["  p99 ", &micros(delivery.histogram().at(0.99))].concat();
+        }
+        if totals.missing() > 0 {
+            received += &["  not yet in ", &grouped(totals.missing())].concat();
+        }
+        let plain = [head.as_str(), &connects, &received].concat();
         [
+            head,
             format!(
-                "{seconds:6.1} s  {:<12} {} of {} ready  {}/s connects  {}/s received{missing}{errors}",
-                self.phase,
-                grouped(ready),
-                grouped(u64::from(phones)),
-                short(recent.connects),
-                short(recent.received),
+                "  {:<30}{connects}",
+                self.line(|moment| moment.ready.last as f64)
             ),
-            format!("  ready     {}", self.line(|moment| moment.ready as f64)),
-            format!("  received  {}", self.line(|moment| moment.received)),
+            format!(
+                "  {:<30}{received}",
+                self.line(|moment| moment.per_second(moment.counts.received))
+            ),
+            plain,
         ]
     }
 
     fn line(&self, value: impl Fn(&Moment) -> f64) -> String {
-        sparkline(&self.course.iter().map(value).collect::<Vec<_>>(), 60)
+        sparkline(
+            &self
+                .recording
+                .course()
+                .iter()
+                .map(value)
+                .collect::<Vec<_>>(),
+            30,
+        )
     }
 
-    /// Takes the live view away and hands out the course of the run, second by second.
-    pub fn finish(mut self) -> Vec<Moment> {
+    /// Takes the live view away and hands out the course of the run. The fleet's latencies are all in it, and in
+    /// [`Fleet::latencies`].
+    pub fn finish(&mut self, fleet: &Fleet, publisher: Option<&Publisher>) -> Recorded {
         self.live.clear();
-        self.course
+        let (now, sample) = (self.elapsed(), self.sampler.sample());
+        let recording = std::mem::replace(&mut self.recording, Recording::new(0));
+        Recorded {
+            server_pid: self.sampler.server(),
+            ..recording.finish(now, &reading(fleet, publisher), sample)
+        }
+    }
+}
+
+fn reading(fleet: &Fleet, publisher: Option<&Publisher>) -> Reading {
+    Reading {
+        totals: fleet.totals(),
+        published: publisher.map_or(0, Publisher::published_in_all),
+        latency: fleet.drain(),
     }
 }

@@ -7,6 +7,7 @@ fn demo(arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
         .args([
             "demo",
             "--json",
+            "-",
             "--quiet",
             "--connections",
             "300",
@@ -26,7 +27,7 @@ fn demo(arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
 
 fn finds_nothing_missing(protocol: &str) {
     let (code, report) = demo(&["--protocol", protocol]);
-    assert_eq!(report["schema"], "stillwire.loadgen/1");
+    assert_eq!(report["schema"], "stillwire.loadgen/2");
     assert_eq!(report["connections"]["peak"], 300, "{report:#}");
     assert_eq!(report["messages"]["missing"], 0, "{report:#}");
     assert!(

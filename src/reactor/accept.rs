@@ -4,26 +4,31 @@
 //! accept and a read; one that is at home is watched at once. Who sends no CONNECT waits in a slot, with a deadline.
 
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::Reactor;
+use super::appetite::Appetite;
 use super::slots::Flags;
+use super::token;
 use crate::ids::{ConnId, ReactorId};
 use crate::limits;
 use crate::routing::greet::refusal;
 use crate::routing::port::CloseCause;
 use crate::routing::{Greeting, greet, home};
+use crate::sys;
 use crate::transport::tcp::{self, Reading};
 use crate::wire::{Connect, ReasonCode, Version};
 
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket.
+    /// The socket, watched by level: see [`crate::sys::watch`].
     pub socket: mio::net::TcpListener,
-    /// Connections may be waiting.
+    /// Connections wait.
     pub ready: bool,
+    /// How many of them to take.
+    pub appetite: Appetite,
 }
 
 /// When accepting stands still.
@@ -50,27 +55,44 @@ enum Next<'a> {
 }
 
 impl Reactor {
-    /// Accept from each listener that is ready, a bounded number. True: more may wait.
-    pub(super) fn accept(&mut self) -> bool {
-        if self.pause.until.is_some_and(|until| Instant::now() < until) {
-            return false;
+    /// Accept from each listener that is ready, a bounded number. If more wait, the poller says so again.
+    pub(super) fn accept(&mut self) {
+        if let Some(until) = self.pause.until {
+            if Instant::now() < until {
+                return;
+            }
+            self.pause.until = None;
+            self.watch_listeners(true);
         }
-        self.pause.until = None;
         for index in 0..self.listeners.len() {
-            for _ in 0..limits::ACCEPTS_PER_TURN {
-                if !self.listeners[index].ready {
-                    break;
-                }
+            let listener = &mut self.listeners[index];
+            if !std::mem::take(&mut listener.ready) {
+                continue;
+            }
+            let tries = listener.appetite.whet(self.turns, limits::ACCEPTS_PER_TURN);
+            for _ in 0..tries {
                 match self.listeners[index].socket.accept() {
                     Ok((socket, _)) => self.accepted(TcpStream::from(OwnedFd::from(socket))),
-                    Err(error) => self.not_accepted(index, &error),
-                }
-                if self.pause.until.is_some() {
-                    return false;
+                    Err(error) => {
+                        self.not_accepted(index, &error);
+                        break;
+                    }
                 }
             }
+            if self.pause.until.is_some() {
+                return;
+            }
         }
-        self.listeners.iter().any(|listener| listener.ready)
+    }
+
+    /// Have the poller tell of connections that wait, or not.
+    fn watch_listeners(&self, on: bool) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let fd = listener.socket.as_raw_fd();
+            if let Err(error) = sys::watch::set(&self.poll, fd, token::listener(index), on) {
+                tracing::warn!(reactor = self.me.0, %error, "a listener can't be watched");
+            }
+        }
     }
 
     /// How long accepting still stands still.
@@ -86,14 +108,16 @@ impl Reactor {
                 // The connection stays in the kernel's queue, so trying at once would only spin.
                 let now = Instant::now();
                 self.pause.until = Some(now + Duration::from_millis(limits::ACCEPT_PAUSE_MILLIS));
+                self.watch_listeners(false);
                 self.io.connections.counters().accept_pauses.add(1);
                 if self.pause.logged.is_none_or(|at| now - at >= LOG_INTERVAL) {
                     self.pause.logged = Some(now);
                     tracing::warn!(reactor = self.me.0, %error, "accepting stands still: raise the limit of open files or the number of reactors");
                 }
             }
+            // All are in.
             _ if error.kind() == std::io::ErrorKind::WouldBlock => {
-                self.listeners[index].ready = false;
+                self.listeners[index].appetite.still();
             }
             // A connection that broke before it was accepted (accept(2), ECONNABORTED and network errors): the next one.
             _ => {}
@@ -269,45 +293,51 @@ impl Reactor {
         }
     }
 
-    /// Connections that other reactors accepted and whose home is here. True: more may wait.
-    pub(super) fn arrive(&mut self) -> bool {
-        for _ in 0..limits::HANDOVERS_PER_TURN {
-            let mut arrivals = std::mem::take(&mut self.arrivals);
-            let received = arrivals.receive(&self.lines.receivers[self.me.index()]);
-            match received {
+    /// Connections that other reactors accepted and whose home is here. If more wait, the poller says so again.
+    pub(super) fn arrive(&mut self) {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let tries = self
+            .arrivals_appetite
+            .whet(self.turns, limits::HANDOVERS_PER_TURN);
+        let mut taken = 0;
+        for _ in 0..tries {
+            if taken >= limits::ARRIVALS_PER_TURN {
+                break;
+            }
+            match arrivals.receive(&self.lines.receivers[self.me.index()]) {
                 Ok(Some(batch)) => {
+                    taken += batch.connections.len();
                     for (socket, range) in batch.connections {
                         if let Some(conn) = self.io.connections.add(socket) {
                             self.admit_bytes(conn, arrivals.bytes(range));
                         }
                     }
                     if batch.lost > 0 {
-                        (0..batch.lost).for_each(|_| self.seats.leave(self.me));
-                        self.io
-                            .connections
-                            .counters()
-                            .handover_lost
-                            .add(batch.lost as u64);
-                        tracing::error!(
-                            reactor = self.me.0,
-                            lost = batch.lost,
-                            "handed-over connections were lost, as no file descriptor was left: lower max_connections or raise the limit of open files"
-                        );
+                        self.lost_arrivals(batch.lost);
                     }
                 }
                 Ok(None) => {
-                    self.arrivals = arrivals;
-                    return false;
+                    self.arrivals_appetite.still();
+                    break;
                 }
                 Err(error) => {
-                    self.arrivals = arrivals;
                     tracing::error!(reactor = self.me.0, %error, "handed-over connections can't be received");
-                    return false;
+                    break;
                 }
             }
-            self.arrivals = arrivals;
         }
-        true
+        self.arrivals = arrivals;
+    }
+
+    fn lost_arrivals(&self, lost: usize) {
+        (0..lost).for_each(|_| self.seats.leave(self.me));
+        let counters = self.io.connections.counters();
+        counters.handover_lost.add(lost as u64);
+        tracing::error!(
+            reactor = self.me.0,
+            lost,
+            "handed-over connections were lost, as no file descriptor was left: lower max_connections or raise the limit of open files"
+        );
     }
 
     /// Send off what was handed over in this turn. True: some waits for its home.

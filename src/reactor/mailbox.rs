@@ -15,10 +15,28 @@ use crate::ids::ReactorId;
 use crate::limits;
 use crate::sys::wake::Wake;
 
+/// What one sender has posted in one turn.
+#[derive(Debug)]
+pub enum Batch<T> {
+    /// A letter alone, as most are where little is going on.
+    One(T),
+    /// Several, in order.
+    Many(Vec<T>),
+}
+
+impl<T> Batch<T> {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(letters) => letters.len(),
+        }
+    }
+}
+
 /// The receiving side, seen by all reactors.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    batches: ArrayQueue<Vec<T>>,
+    batches: ArrayQueue<Batch<T>>,
     /// False from when the receiver decides to sleep until somebody wakes it.
     awake: AtomicBool,
     wake: Wake,
@@ -48,14 +66,14 @@ impl<T> Mailbox<T> {
         }
     }
 
-    fn push(&self, batch: Vec<T>) -> Result<(), Vec<T>> {
+    fn push(&self, batch: Batch<T>) -> Result<(), Batch<T>> {
         self.batches.push(batch)?;
         self.rouse();
         Ok(())
     }
 
     /// The oldest batch; for the receiver.
-    pub fn take(&self) -> Option<Vec<T>> {
+    pub fn take(&self) -> Option<Batch<T>> {
         self.batches.pop()
     }
 
@@ -95,7 +113,7 @@ pub struct Post<T> {
 #[derive(Debug)]
 struct Outgoing<T> {
     /// Whole batches that the ring refused, oldest first.
-    sealed: VecDeque<Vec<T>>,
+    sealed: VecDeque<Batch<T>>,
     /// The batch that is being filled.
     open: Vec<T>,
 }
@@ -106,11 +124,15 @@ impl<T> Outgoing<T> {
     }
 
     fn seal(&mut self, spare: &mut Vec<Vec<T>>) {
-        if !self.open.is_empty() {
+        let batch = if self.open.len() > 1 {
             let fresh = spare.pop().unwrap_or_default();
-            self.sealed
-                .push_back(std::mem::replace(&mut self.open, fresh));
-        }
+            Batch::Many(std::mem::replace(&mut self.open, fresh))
+        } else if let Some(letter) = self.open.pop() {
+            Batch::One(letter)
+        } else {
+            return;
+        };
+        self.sealed.push_back(batch);
     }
 }
 
@@ -220,7 +242,10 @@ mod tests {
     fn receive(mailbox: &Mailbox<u32>, got: &mut Vec<u32>) {
         while let Some(batch) = mailbox.take() {
             assert!(batch.len() <= limits::MAIL_BATCH);
-            got.extend(batch);
+            match batch {
+                Batch::One(letter) => got.push(letter),
+                Batch::Many(letters) => got.extend(letters),
+            }
         }
     }
 
@@ -272,7 +297,7 @@ mod tests {
         post.post(TO, 7);
         post.flush();
         assert!(!boxes[1].may_sleep());
-        assert_eq!(boxes[1].take(), Some(vec![7]));
+        assert!(matches!(boxes[1].take(), Some(Batch::One(7))));
         assert!(boxes[1].may_sleep());
     }
 

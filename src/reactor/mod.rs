@@ -6,7 +6,7 @@
 //! | file | its idea |
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
-//! | `accept`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
+//! | `accept`, `appetite`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
 //! | `serve` | from a socket to the shard |
 //! | `connections` | what a shard may do with them; closing; deadlines |
 //! | `outbox`, `output` | from the shard to the sockets |
@@ -14,6 +14,7 @@
 //! | `mailbox` | mail between shards |
 
 pub mod accept;
+pub mod appetite;
 pub mod connections;
 pub mod handover;
 pub mod mailbox;
@@ -44,6 +45,7 @@ use crate::routing::{Shard, Shared};
 use crate::sys;
 use crate::sys::pass::{Receiver, Sender};
 use accept::{Listener, Pause};
+use appetite::Appetite;
 use connections::{Connections, Io};
 use handover::{ArrivalBuffer, Departures};
 use mailbox::{Mailbox, Post};
@@ -182,12 +184,15 @@ pub struct Reactor {
     departures: Departures,
     arrivals: ArrivalBuffer,
     arrivals_ready: bool,
+    arrivals_appetite: Appetite,
     /// What is left of a batch of mail.
     inbox: VecDeque<Mail>,
     shard: Shard,
     io: Io,
     /// The one buffer that sockets are read into.
     buffer: Vec<u8>,
+    /// Counts the turns.
+    turns: u64,
     /// The moment of this turn.
     now: Millis,
     /// The last tick whose timers were looked at, and whether some were left.
@@ -228,26 +233,24 @@ impl Reactor {
         }
         let poll = Poll::new().map_err(SetupError::Poll)?;
         let registry = poll.registry();
-        for (fd, token) in [
-            (lines.boxes[me.index()].wake().as_raw_fd(), token::WAKE),
-            (lines.receivers[me.index()].as_raw_fd(), token::ARRIVALS),
-        ] {
-            registry
-                .register(&mut SourceFd(&fd), token, Interest::READABLE)
-                .map_err(SetupError::Poll)?;
-        }
+        let wake = lines.boxes[me.index()].wake().as_raw_fd();
+        registry
+            .register(&mut SourceFd(&wake), token::WAKE, Interest::READABLE)
+            .map_err(SetupError::Poll)?;
+        let receiver = lines.receivers[me.index()].as_raw_fd();
+        sys::watch::add(&poll, receiver, token::ARRIVALS).map_err(SetupError::Poll)?;
         let mut listeners = Vec::with_capacity(setup.addresses.len());
         for (index, &address) in setup.addresses.iter().enumerate() {
             let defer = limits::DEFER_ACCEPT_SECONDS;
             let socket = sys::listen::listen(address, limits::LISTEN_BACKLOG, defer)
                 .map_err(|error| SetupError::Listen(address, error))?;
-            let mut socket = mio::net::TcpListener::from_std(socket);
-            registry
-                .register(&mut socket, token::listener(index), Interest::READABLE)
+            let socket = mio::net::TcpListener::from_std(socket);
+            sys::watch::add(&poll, socket.as_raw_fd(), token::listener(index))
                 .map_err(SetupError::Poll)?;
             listeners.push(Listener {
                 socket,
-                ready: true,
+                ready: false,
+                appetite: Appetite::default(),
             });
         }
         let now = lines.moment(sys::clock::nanos());
@@ -271,8 +274,10 @@ impl Reactor {
             departures: Departures::new(Arc::clone(&lines.senders)),
             arrivals: ArrivalBuffer::new(),
             arrivals_ready: false,
+            arrivals_appetite: Appetite::default(),
             inbox: VecDeque::new(),
             buffer: vec![0; limits::READ_BUFFER],
+            turns: 0,
             now,
             ticked: now.tick(),
             timers_left: false,

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use mio::Events;
 
+use super::mailbox::Batch;
 use super::slots::State;
 use super::token::{self, Source};
 use super::{Order, Reactor};
@@ -48,6 +49,7 @@ impl Reactor {
             let begin = sys::clock::nanos();
             self.now = self.lines.moment(begin);
             self.io.connections.set_now(self.now);
+            self.turns += 1;
             work = self.turn(&events);
             match self.lines.order() {
                 Order::Run => {}
@@ -95,9 +97,8 @@ impl Reactor {
     fn turn(&mut self, events: &Events) -> Work {
         let mut work = Work::default();
         self.note_sources(events);
-        if self.arrivals_ready {
-            self.arrivals_ready = self.arrive();
-            work.now |= self.arrivals_ready;
+        if std::mem::take(&mut self.arrivals_ready) {
+            self.arrive();
         }
         work.now |= self.read_mail();
         // Those who were left wait already; each is served once, whether or not an event comes for it too.
@@ -124,7 +125,7 @@ impl Reactor {
             };
             self.serve(conn);
         }
-        work.now |= self.accept();
+        self.accept();
         work.now |= self.timers();
         if self.shard.has_work() {
             work.now |= self.shard.work(self.now, &mut self.io);
@@ -165,8 +166,13 @@ impl Reactor {
                 let Some(batch) = self.lines.boxes[self.me.index()].take() else {
                     return false;
                 };
-                let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(batch));
-                self.io.post.reuse(Vec::from(emptied));
+                match batch {
+                    Batch::One(letter) => self.inbox.push_back(letter),
+                    Batch::Many(letters) => {
+                        let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(letters));
+                        self.io.post.reuse(Vec::from(emptied));
+                    }
+                }
                 continue;
             };
             self.shard.mail(mail, self.now, &mut self.io);
@@ -243,10 +249,8 @@ impl Reactor {
 
     /// The server ends: no new connections, and a slice of those that there are is told to go. True: there are more.
     fn drain(&mut self) -> bool {
-        for mut listener in self.listeners.drain(..) {
-            // Dropping it closes it; that the poller forgets it is only for order.
-            let _ = self.poll.registry().deregister(&mut listener.socket);
-        }
+        // Dropping them closes them, and the poller forgets what is closed.
+        self.listeners.clear();
         let capacity = self.io.connections.slots.capacity() as u32;
         if self.drained_to >= capacity {
             // Some may have been on their way here: another round each tick.

@@ -7,7 +7,7 @@ use crate::ids::SessionIdx;
 use crate::session::Flags;
 use crate::session::flow::Acked;
 use crate::session::message::Outcome;
-use crate::wire::{Ack, PacketId, PacketType, Qos, ReasonCode};
+use crate::wire::{Ack, PacketId, PacketType, Qos, ReasonCode, Version, ack};
 
 impl Shard {
     // ---- we acknowledge what a client published ----
@@ -70,9 +70,14 @@ impl Shard {
         reason: ReasonCode,
         port: &mut impl Port,
     ) {
+        let version = self.sessions[idx].version;
+        if reason == ReasonCode::SUCCESS || version != Version::V5 {
+            self.send(idx, &ack::plain(kind, id), port);
+            return;
+        }
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
-        Ack::new(id, reason).encode(kind, self.sessions[idx].version, &mut out);
+        Ack::new(id, reason).encode(kind, version, &mut out);
         self.send(idx, &out, port);
         self.scratch.packet = out;
     }

@@ -6,7 +6,9 @@ use super::{Fault, Shard, Verdict};
 use crate::clock::Millis;
 use crate::ids::SessionIdx;
 use crate::limits;
-use crate::wire::{self, Disconnect, Frame, Packet, PacketType, Publish, ReasonCode, WireError};
+use crate::wire::{
+    self, Ack, Disconnect, Frame, Packet, PacketType, Publish, ReasonCode, WireError,
+};
 
 impl Shard {
     /// Handles one packet of an attached client.
@@ -26,24 +28,32 @@ impl Shard {
         }
         self.counters().packets_in.add(1);
         let version = self.sessions[idx].version;
-        let done = if frame.packet_type() == Some(PacketType::Publish) {
-            // By far the most frequent: past the large enum of all packets.
-            match Publish::decode(frame, version) {
+        let done = match frame.packet_type() {
+            // The most frequent: past the large enum of all packets.
+            Some(PacketType::Publish) => match Publish::decode(frame, version) {
                 Ok(publish) => self.publish(idx, &publish, now, port),
                 Err(error) => Err(error.into()),
+            },
+            Some(PacketType::Puback) if frame.flags() == 0 => {
+                match Ack::decode(PacketType::Puback, frame.body, version) {
+                    Ok(ack) => self.puback(idx, &ack, now, port),
+                    Err(error) => Err(error.into()),
+                }
             }
-        } else if frame.packet_type() == Some(PacketType::Connect) {
+            Some(PacketType::Pingreq) if frame.flags() == 0 && frame.body.is_empty() => {
+                self.send(idx, &PINGRESP, port);
+                Ok(())
+            }
             // A second one, whatever it says (MQTT-3.1.0-2): its own errors have codes that a DISCONNECT doesn't know.
-            Err(Fault::new(ReasonCode::PROTOCOL_ERROR))
-        } else {
-            match wire::decode(frame, version) {
+            Some(PacketType::Connect) => Err(Fault::new(ReasonCode::PROTOCOL_ERROR)),
+            _ => match wire::decode(frame, version) {
                 Ok(packet) => match self.control(idx, &packet, now, port) {
                     Ok(Verdict::Continue) => Ok(()),
                     Ok(Verdict::Closed) => return Verdict::Closed,
                     Err(fault) => Err(fault),
                 },
                 Err(error) => Err(error.into()),
-            }
+            },
         };
         match done {
             Ok(()) => Verdict::Continue,
@@ -54,7 +64,7 @@ impl Shard {
         }
     }
 
-    /// Any packet but PUBLISH.
+    /// Any packet but those that [`Shard::packet`] handles itself.
     fn control(
         &mut self,
         idx: SessionIdx,
@@ -63,16 +73,16 @@ impl Shard {
         port: &mut impl Port,
     ) -> Result<Verdict, Fault> {
         match packet {
-            Packet::Pingreq => self.send(idx, &PINGRESP, port),
-            Packet::Puback(ack) => self.puback(idx, ack, now, port)?,
             Packet::Pubrec(ack) => self.pubrec(idx, ack, now, port)?,
             Packet::Pubrel(ack) => self.pubrel(idx, ack, port),
             Packet::Pubcomp(ack) => self.pubcomp(idx, ack, now, port)?,
             Packet::Subscribe(subscribe) => self.subscribe(idx, subscribe, now, port)?,
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(idx, unsubscribe, port),
             Packet::Disconnect(disconnect) => return self.disconnect(idx, disconnect, now, port),
-            // A second CONNECT, AUTH without a method in CONNECT, and packets that only a server sends.
+            // AUTH without a method in CONNECT, packets that only a server sends, and those that don't come here.
             Packet::Connect(_)
+            | Packet::Pingreq
+            | Packet::Puback(_)
             | Packet::Auth(_)
             | Packet::Connack(_)
             | Packet::Publish(_)

@@ -16,6 +16,7 @@ pub mod socket;
 pub mod table;
 pub mod text;
 pub mod wake;
+pub mod watch;
 
 use std::io;
 

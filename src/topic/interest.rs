@@ -16,15 +16,27 @@ use crate::limits::MAX_REACTORS;
 const WORDS: usize = MAX_REACTORS / 64;
 
 /// A set of reactors: where a message goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ReactorSet {
     words: [u64; WORDS],
+    /// Words from here on are 0: few servers have more than 64 reactors, and the set is walked for each message.
+    used: usize,
 }
+
+impl PartialEq for ReactorSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.words == other.words
+    }
+}
+
+impl Eq for ReactorSet {}
 
 impl ReactorSet {
     /// Puts one in.
     pub fn insert(&mut self, reactor: ReactorId) {
-        self.words[reactor.index() / 64] |= 1 << (reactor.index() % 64);
+        let word = reactor.index() / 64;
+        self.words[word] |= 1 << (reactor.index() % 64);
+        self.used = self.used.max(word + 1);
     }
 
     /// Takes one out.
@@ -52,15 +64,16 @@ impl ReactorSet {
 
     /// Adds all of another set.
     pub fn union(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
+        for (word, other) in self.words.iter_mut().zip(&other.words[..other.used]) {
             *word |= other;
         }
+        self.used = self.used.max(other.used);
     }
 
     /// Those that are in, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = ReactorId> {
         Members {
-            rest: &self.words,
+            rest: &self.words[..self.used],
             word: 0,
             next: 0,
         }
@@ -131,12 +144,14 @@ impl Masks {
         if self.row_shift < 6 {
             let bits = self.words[first_bit / 64].load(Ordering::Acquire) >> (first_bit % 64);
             to.words[0] |= bits & ((1 << (1 << self.row_shift)) - 1);
+            to.used = to.used.max(1);
             return;
         }
         let row = &self.words[first_bit / 64..][..1 << (self.row_shift - 6)];
         for (word, bits) in to.words.iter_mut().zip(row) {
             *word |= bits.load(Ordering::Acquire);
         }
+        to.used = to.used.max(row.len());
     }
 
     /// Bytes of the table.

@@ -78,6 +78,12 @@ impl<'a> Ack<'a> {
     }
 }
 
+/// The packet of type `kind` that says success and nothing else, the same in every version.
+pub fn plain(kind: PacketType, id: PacketId) -> [u8; 4] {
+    let [high, low] = id.get().to_be_bytes();
+    [kind.first_byte(), 2, high, low]
+}
+
 /// Sections 3.4.2.1 to 3.7.2.1.
 fn allowed(kind: PacketType, reason: ReasonCode) -> bool {
     match kind {

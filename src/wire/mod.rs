@@ -7,7 +7,7 @@
 //! Strings are what MQTT 5 section 1.5.4 demands: UTF-8 (which rules out surrogates) without NUL. Control characters and non-characters may be
 //! refused by a receiver; here they are taken.
 
-mod ack;
+pub mod ack;
 mod auth;
 mod connack;
 pub mod connect;

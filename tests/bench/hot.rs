@@ -8,8 +8,8 @@
 //! figure: each would build its 20,000 clients again under valgrind, a server process can't be counted between two moments, and its runner
 //! has to be installed in exactly its version. What is needed of it is the two hundred lines of `callgrind` and `table`.
 //!
-//! The file of a run is written with `--keep`: `tests/bench/runs/DATE.md`, or `DATE-2.md` if there is one of that day. Every run is compared with the last one that was kept.
-//! `cargo test --bench hot` takes each path of the inner run a few times, without valgrind, to see that it works.
+//! `--keep` writes the run's file: `tests/bench/runs/DATE.md`, or `DATE-2.md` if there is one of that day. Every run is compared with the
+//! last one that was kept. `cargo test --bench hot` takes each path of the inner run a few times, without valgrind, to see that it works.
 
 mod callgrind;
 mod counted;

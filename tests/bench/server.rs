@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use stillwire::sys::rlimit::raise_open_files;
 use stillwire::wire::{Qos, Version};
 
 use crate::callgrind::{self, Counts};
@@ -30,6 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All rows.
 pub(crate) fn run(out: &Path) -> Vec<(counted::Path, Counts)> {
+    let files = raise_open_files().expect("the limit of open files");
+    assert!(
+        files > CLIENTS as u64 + 4_000,
+        "{files} open files are too few for {CLIENTS} clients: raise the limit (ulimit -Hn)"
+    );
     let mut rows = Vec::new();
     let mut one = Server::start(out, 1);
     one.count("PINGREQ", CLIENTS, Crowd::ping);

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use super::course::Moment;
 use super::{Latency, Messages, Report};
 use crate::chart::{bar, sparkline};
+use crate::histogram::Packed;
 use crate::units::{bytes, grouped, micros, short};
-use crate::watch::Moment;
 
 /// Characters of a chart's line.
 const CHART: usize = 50;
@@ -19,14 +20,13 @@ pub(super) fn text(report: &Report) -> String {
 
 fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     course(report, out)?;
-    for latency in report
-        .latency
-        .iter()
-        .filter(|latency| latency.of.starts_with("push"))
-    {
-        distribution(latency, out)?;
+    for (of, latency) in report.latency.named() {
+        if of.starts_with("push") {
+            distribution(of, latency, out)?;
+        }
     }
     latencies(report, out)?;
+    storms(report, out)?;
     broadcasts(report, out)?;
     if let Some(messages) = &report.messages {
         account(messages, out)?;
@@ -43,13 +43,18 @@ fn course(report: &Report, out: &mut String) -> std::fmt::Result {
     if report.course.len() < 2 {
         return Ok(());
     }
-    let seconds = report.course.last().map_or(0.0, |moment| moment.second);
-    writeln!(out, "\nOver {seconds:.0} s{:>26}peak", "")?;
+    writeln!(out, "\nOver {:.0} s{:>26}peak", report.seconds, "")?;
     let lines: [(&str, Value); 4] = [
-        ("connections", |moment| moment.ready as f64),
-        ("connects/s", |moment| moment.connects),
-        ("published/s", |moment| moment.published),
-        ("received/s", |moment| moment.received),
+        ("connections", |moment| moment.ready.last as f64),
+        ("connects/s", |moment| {
+            moment.per_second(moment.counts.connects)
+        }),
+        ("published/s", |moment| {
+            moment.per_second(moment.counts.published)
+        }),
+        ("received/s", |moment| {
+            moment.per_second(moment.counts.received)
+        }),
     ];
     for (name, value) in lines {
         let values: Vec<f64> = report.course.iter().map(value).collect();
@@ -66,15 +71,31 @@ fn course(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn distribution(latency: &Latency, out: &mut String) -> std::fmt::Result {
-    writeln!(out, "\nLatency of {}", latency.of)?;
-    let peak = latency.classes.iter().map(|&(_, n)| n).max().unwrap_or(1) as f64;
-    let from = latency
-        .classes
-        .iter()
-        .position(|&(_, n)| n > 0)
-        .unwrap_or(0);
-    for &(below, n) in &latency.classes[from..] {
+/// How many values fell below 1, 2, 5, 10 and so on: upper bound and count.
+fn steps(latency: &Packed) -> Vec<(u64, u64)> {
+    let histogram = latency.histogram();
+    let mut steps = Vec::new();
+    let mut low = 0;
+    for high in (0..).flat_map(|power| [1, 2, 5].map(|step| step * 10u64.pow(power))) {
+        if low > histogram.max() {
+            break;
+        }
+        // A class is put where its upper end falls.
+        let within = |&(value, _): &(u64, u64)| (low..high).contains(&value.min(histogram.max()));
+        let n: u64 = histogram.classes().filter(within).map(|(_, n)| n).sum();
+        if n > 0 || !steps.is_empty() {
+            steps.push((high, n));
+        }
+        low = high;
+    }
+    steps
+}
+
+fn distribution(of: &str, latency: &Packed, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\nLatency of {of}")?;
+    let steps = steps(latency);
+    let peak = steps.iter().map(|&(_, n)| n).max().unwrap_or(1) as f64;
+    for (below, n) in steps {
         let label = format!("under {}", micros(below));
         writeln!(
             out,
@@ -87,7 +108,8 @@ fn distribution(latency: &Latency, out: &mut String) -> std::fmt::Result {
 }
 
 fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
-    if report.latency.is_empty() {
+    let rows = Latency::rows(&report.latency);
+    if rows.is_empty() {
         return Ok(());
     }
     writeln!(
@@ -95,7 +117,7 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
         "\n{:<22} {:>12} {:>10} {:>10} {:>10} {:>10}",
         "From planned time", "count", "p50", "p99", "p99.9", "max"
     )?;
-    for latency in &report.latency {
+    for latency in &rows {
         let name = latency.of;
         let [p50, p99, p999, max] =
             [latency.p50, latency.p99, latency.p999, latency.max].map(micros);
@@ -103,6 +125,24 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
             out,
             "  {name:<20} {:>12} {p50:>10} {p99:>10} {p999:>10} {max:>10}",
             grouped(latency.count)
+        )?;
+    }
+    Ok(())
+}
+
+fn storms(report: &Report, out: &mut String) -> std::fmt::Result {
+    for storm in &report.storms {
+        let back = storm
+            .back_after
+            .map_or("not all back in time".into(), |seconds| {
+                format!("all back after {seconds:.1} s")
+            });
+        writeln!(
+            out,
+            "\nStorm at {:>6.1} s    {} dropped at once; {back}, {} attempts refused",
+            storm.at,
+            grouped(storm.dropped),
+            grouped(storm.refused)
         )?;
     }
     Ok(())
@@ -149,7 +189,17 @@ fn account(messages: &Messages, out: &mut String) -> std::fmt::Result {
         grouped(messages.reordered),
         grouped(messages.late)
     )?;
-    let notes = [
+    for (n, what) in notes(messages) {
+        if n > 0 {
+            writeln!(out, "                     {} {what}", grouped(n))?;
+        }
+    }
+    Ok(())
+}
+
+/// What else happened to messages: how many, and what.
+pub(super) fn notes(messages: &Messages) -> [(u64, &'static str); 6] {
+    [
         (
             messages.redelivered,
             "sent again after a reconnect, marked so (QoS 1 allows it)",
@@ -165,13 +215,7 @@ fn account(messages: &Messages, out: &mut String) -> std::fmt::Result {
             messages.sessions_lost,
             "sessions lost that should have been kept",
         ),
-    ];
-    for (n, what) in notes {
-        if n > 0 {
-            writeln!(out, "                     {} {what}", grouped(n))?;
-        }
-    }
-    Ok(())
+    ]
 }
 
 fn memory(report: &Report, out: &mut String) -> std::fmt::Result {
@@ -216,44 +260,74 @@ fn failures(report: &Report, out: &mut String) -> std::fmt::Result {
 }
 
 fn headline(report: &Report, out: &mut String) -> std::fmt::Result {
-    let connections = &report.connections;
-    for expectation in report
-        .expectations
-        .iter()
-        .filter(|expectation| expectation.off_by > 0)
-    {
+    for expectation in report.expectations.iter().filter(|one| !one.met) {
         writeln!(
             out,
-            "NOT AS EXPECTED      {}: off by {}",
-            expectation.text,
-            grouped(expectation.off_by)
+            "NOT AS EXPECTED      {}: {}",
+            expectation.text, expectation.measured
         )?;
     }
+    writeln!(
+        out,
+        "\n{}{}",
+        headline_words(report),
+        if report.is_as_expected() {
+            ""
+        } else {
+            " Not as expected."
+        }
+    )
+}
+
+/// The run in a sentence or two.
+pub(super) fn headline_words(report: &Report) -> String {
+    let connections = &report.connections;
     let interrupted = if report.interrupted {
         "Interrupted. "
     } else {
         ""
     };
-    writeln!(
-        out,
-        "\n{interrupted}{} of {} phones ready after {:.1} s, {}/s ({}/s planned){}{}",
+    let messages = report.messages.as_ref().map(|messages| {
+        format!(
+            "; {} messages, {} missing, {} twice",
+            grouped(messages.received),
+            grouped(messages.missing),
+            grouped(messages.duplicates)
+        )
+    });
+    let delivery = report.latency.delivery();
+    let delivery = delivery.map(|delivery| format!(", p99 {}", micros(delivery.p99)));
+    format!(
+        "{interrupted}{} of {} phones ready after {:.1} s, {}/s ({}/s planned){}{}.",
         grouped(connections.peak),
-        grouped(u64::from(connections.planned)),
+        grouped(connections.planned),
         connections.seconds,
         short(connections.per_second),
         short(connections.planned_per_second),
-        report.messages.as_ref().map_or(String::new(), |messages| {
-            format!(
-                "; {} messages, {} missing, {} twice",
-                grouped(messages.received),
-                messages.missing,
-                messages.duplicates
-            )
-        }),
-        if report.is_as_expected() {
-            "."
-        } else {
-            "; not as expected."
-        }
+        messages.unwrap_or_default(),
+        delivery.unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::{FINE, Histogram};
+
+    #[test]
+    fn steps_hold_every_value() {
+        let mut histogram = Histogram::default();
+        for value in [1, 15, 16, 17, 5000, 90_000] {
+            histogram.record(value);
+        }
+        let steps = steps(&Packed::of(&histogram, FINE).unwrap());
+        assert_eq!(steps.iter().map(|&(_, n)| n).sum::<u64>(), 6);
+        assert_eq!(steps[..4], [(2, 1), (5, 0), (10, 0), (20, 3)]);
+    }
+
+    #[test]
+    fn an_empty_report_has_a_headline() {
+        let text = text(&Report::default());
+        assert!(text.ends_with("planned).\n"), "{text}");
+    }
 }
