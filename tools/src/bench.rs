@@ -11,10 +11,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use loadgen::connect::{self, BeginError};
-use loadgen::fleet::{Fleet, FleetPlan};
+use loadgen::fleet::{Churn, Fleet, FleetPlan, Shape};
 use loadgen::ledger::Ledger;
 use loadgen::machine::{self, CpuTime};
-use loadgen::orders::{Churn, Shape};
 use loadgen::payload::Kind;
 use loadgen::preflight::Machine;
 use loadgen::publisher::{PublishError, Publisher, PublisherPlan, Stream};
@@ -42,17 +41,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest wait for one broadcast, or for the end of a phase.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Only what every server handles alike: phones say goodbye or are reset, and are back soon.
-const PLAIN: Shape = Shape {
-    clean: 0.5,
-    reset: 0.5,
-    vanish: 0.0,
-    takeover: 0.0,
-    away_min: Duration::from_millis(200),
-    away_max: Duration::from_secs(2),
-    longest_backoff: Duration::from_secs(16),
-};
 
 /// Microseconds of CPU for one of something.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -297,7 +285,13 @@ impl Bench {
         let rate = self.load.rate.max(1) as f64;
         self.fleet.churn(Churn {
             fraction_per_second: rate / phones as f64,
-            shape: PLAIN,
+            // Connections that end: one that stands a while longer would count as memory of the churn.
+            shape: Shape {
+                vanish: 0.0,
+                takeover: 0.0,
+                away_max: Duration::from_secs(2),
+                ..Shape::default()
+            },
         });
         let longest = PATIENCE + Duration::from_secs_f64(2.0 * comings as f64 / rate);
         let ended = self.watch.until(&self.fleet, None, longest, |totals| {
