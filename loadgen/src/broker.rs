@@ -1,6 +1,5 @@
-//! The server that the demo talks to: one that it starts in its own process, or one that runs already.
+//! The server that the demo starts in its own process.
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,69 +8,47 @@ use stillwire::server::{Server, StartError};
 
 use crate::preflight::BESIDES;
 
-/// A broker. Dropping one that was started here drains it and waits for its end.
+/// A server in this process. Dropping it drains it and waits for its end.
 #[derive(Debug)]
-pub(crate) enum Broker {
-    /// In this process. Taken out only to end it.
-    Inside(Option<Server>),
-    /// It was there, and stays.
-    Outside(SocketAddr),
+pub(crate) struct Broker {
+    /// Taken out only to end it.
+    server: Option<Server>,
+    addresses: Vec<SocketAddr>,
 }
 
 impl Broker {
-    /// The one at `addr`, or a new one with so many reactors and room for so many phones, on a free port of loopback.
-    pub(crate) fn start(
-        addr: Option<SocketAddr>,
-        reactors: usize,
-        phones: u32,
-    ) -> Result<Self, StartError> {
-        if let Some(addr) = addr {
-            return Ok(Self::Outside(addr));
-        }
+    /// A new one with so many reactors and room for so many phones, on a free port of loopback.
+    pub(crate) fn start(reactors: usize, phones: u32) -> Result<Self, StartError> {
         let mut config = Config::new(reactors, phones + BESIDES as u32);
         config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-        Server::start(&config).map(|server| Self::Inside(Some(server)))
+        let server = Server::start(&config)?;
+        Ok(Self {
+            addresses: server.addresses().to_vec(),
+            server: Some(server),
+        })
     }
 
     /// Where it listens.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        match self {
-            Self::Inside(server) => server
-                .as_ref()
-                .map_or_else(Vec::new, |server| server.addresses().to_vec()),
-            Self::Outside(addr) => vec![*addr],
-        }
-    }
-
-    /// Its memory is this process's.
-    pub(crate) fn is_embedded(&self) -> bool {
-        matches!(self, Self::Inside(_))
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Drains it and waits for its end.
-    pub(crate) fn stop(&mut self) -> io::Result<()> {
-        match self {
-            Self::Inside(server) => server.take().map_or(Ok(()), |server| {
-                server.shutdown();
-                server.join()
-            }),
-            Self::Outside(_) => Ok(()),
-        }
+    pub(crate) fn stop(mut self) -> io::Result<()> {
+        self.end()
     }
-}
 
-impl fmt::Display for Broker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inside(_) => f.write_str("a server in this process"),
-            Self::Outside(addr) => write!(f, "the broker at {addr}"),
-        }
+    fn end(&mut self) -> io::Result<()> {
+        self.server.take().map_or(Ok(()), |server| {
+            server.shutdown();
+            server.join()
+        })
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
         // Only on the way out of an error, which is what is reported.
-        let _second_error = self.stop();
+        let _second_error = self.end();
     }
 }

@@ -7,9 +7,10 @@
 
 mod connection;
 mod delivery;
+mod leaving;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,9 +19,9 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use crate::clock::{self, MILLI, SECOND};
-use crate::fleet::{Order, Shared};
+use crate::clock::{self, SECOND};
 use crate::name::Name;
+use crate::orders::{Churn, Order, Shared};
 use crate::pace::Pace;
 use crate::phone::{Phone, Stage};
 use crate::stats::{Count, Failure, Tally, locked};
@@ -52,7 +53,15 @@ pub(crate) struct Driver {
     ramp: Option<Ramp>,
     /// Phones that come back, by time.
     returns: BinaryHeap<Reverse<(u64, u32)>>,
-    churn: Churn,
+    churn: Churning,
+    storm: Option<leaving::Storming>,
+    gate: Option<leaving::Gate>,
+    /// Which phones a storm took away; empty before the first one.
+    in_storm: Vec<bool>,
+    /// Connections that phones left without closing them.
+    behind: HashMap<u32, Vec<leaving::Behind>>,
+    /// Connections in the order they were begun, to find those that aren't ready in time.
+    dialled: VecDeque<Dialled>,
     /// The next phone to ping, and when.
     ping: Sweep,
     /// When to look for connections that aren't getting ready.
@@ -69,10 +78,16 @@ struct Ramp {
     next: u32,
 }
 
+/// A connection that was begun.
+struct Dialled {
+    when: u64,
+    at: u32,
+    generation: u8,
+}
+
 /// Steady reconnects.
-#[derive(Default)]
-struct Churn {
-    per_second: f64,
+struct Churning {
+    order: Churn,
     since: u64,
     due: f64,
 }
@@ -109,7 +124,16 @@ impl Driver {
             stride,
             ramp: None,
             returns: BinaryHeap::new(),
-            churn: Churn::default(),
+            storm: None,
+            gate: None,
+            in_storm: Vec::new(),
+            behind: HashMap::new(),
+            dialled: VecDeque::new(),
+            churn: Churning {
+                order: Churn::NONE,
+                since: now,
+                due: 0.0,
+            },
             ping: Sweep {
                 next,
                 since: now,
@@ -155,6 +179,7 @@ impl Driver {
                     event.token(),
                     event.is_readable() || event.is_read_closed(),
                     event.is_writable(),
+                    event.is_read_closed(),
                     &mut latency,
                 );
             }
@@ -168,14 +193,14 @@ impl Driver {
                     let pace = Pace::new(per_second / f64::from(self.stride), from, &mut self.rng);
                     self.ramp = Some(Ramp { pace, next: 0 });
                 }
-                Ok(Order::Churn { per_second }) => {
-                    self.churn = Churn {
-                        per_second,
+                Ok(Order::Churn(order)) => {
+                    self.churn = Churning {
+                        order,
                         since: clock::now(),
                         due: 0.0,
                     };
                 }
-                Ok(Order::Burst { fraction, within }) => self.burst(fraction, within),
+                Ok(Order::Storm(storm, began)) => self.begin_storm(storm, began),
                 Ok(Order::Settle) => {
                     self.settle();
                     self.shared.settled.fetch_add(1, Relaxed);
@@ -194,10 +219,15 @@ impl Driver {
         let mut next = now + clock::nanos(LONGEST_WAIT);
         next = next.min(self.dial_ramp(now)).min(self.dial_returns(now));
         self.do_churn(now);
+        self.do_storm(now);
+        if self.storm.is_some() {
+            next = now;
+        }
         next = next.min(self.send_pings(now));
         if now >= self.next_check {
             self.next_check = now + SECOND;
             self.give_up_on_slow(now);
+            self.close_behind(now);
         }
         Duration::from_nanos(next.saturating_sub(clock::now()))
     }
@@ -241,44 +271,6 @@ impl Driver {
         now
     }
 
-    fn do_churn(&mut self, now: u64) {
-        let elapsed = now.saturating_sub(self.churn.since) as f64 / SECOND as f64;
-        self.churn.since = now;
-        self.churn.due += elapsed * self.churn.per_second * self.phones.len() as f64;
-        while self.churn.due >= 1.0 {
-            self.churn.due -= 1.0;
-            let clean = self.rng.bool();
-            let back = now + self.rng.u64(200 * MILLI..2 * SECOND);
-            self.drop_one(clean, now, back);
-        }
-    }
-
-    fn burst(&mut self, fraction: f64, within: Duration) {
-        let now = clock::now();
-        let within = clock::nanos(within).max(1);
-        let count = (fraction * self.phones.len() as f64).round() as usize;
-        for _ in 0..count {
-            let back = now + self.rng.u64(0..within);
-            self.drop_one(false, now, back);
-        }
-    }
-
-    /// Hangs up on a random phone that is ready; it comes back at the moment given.
-    fn drop_one(&mut self, clean: bool, now: u64, back: u64) {
-        if self.phones.is_empty() {
-            return;
-        }
-        // A few tries find one unless hardly any is ready.
-        for _ in 0..16 {
-            let at = self.rng.u32(0..self.phones.len() as u32);
-            if self.phones[at as usize].stage == Stage::Ready {
-                self.hang_up(at, clean, now);
-                self.returns.push(Reverse((back, at)));
-                return;
-            }
-        }
-    }
-
     /// Pings the phones whose turn has come in the sweep.
     fn send_pings(&mut self, now: u64) -> u64 {
         let keep_alive = f64::from(self.shared.plan.script.keep_alive);
@@ -308,6 +300,7 @@ impl Driver {
         if std::mem::replace(&mut phone.pinged, true) {
             self.tally.count(Count::PingsUnanswered);
         }
+        phone.pinged_at = (now / 1000) as u32;
         self.tally.count(Count::Pings);
         self.out.clear();
         self.shared.plan.script.ping(&mut self.out);
@@ -316,10 +309,13 @@ impl Driver {
 
     fn give_up_on_slow(&mut self, now: u64) {
         let patience = clock::nanos(self.shared.plan.patience);
-        for at in 0..self.phones.len() as u32 {
+        while let Some(oldest) = self.dialled.front()
+            && now.saturating_sub(oldest.when) > patience
+        {
+            let &Dialled { at, generation, .. } = oldest;
+            self.dialled.pop_front();
             let phone = &self.phones[at as usize];
-            if !matches!(phone.stage, Stage::Away | Stage::Ready)
-                && now.saturating_sub(phone.since) > patience
+            if phone.generation == generation && !matches!(phone.stage, Stage::Away | Stage::Ready)
             {
                 self.fail(at, Failure::Timeout, now);
             }

@@ -1,64 +1,23 @@
 //! The phones of one run: some threads that hold them, and what the rest of the program can ask of them.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
+use std::sync::atomic::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed},
+};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
 
+use crate::clock;
 use crate::driver::Driver;
 use crate::ledger::Ledger;
-use crate::script::Script;
-use crate::sources::Sources;
-use crate::stats::{Latencies, Tally, Totals, locked};
+use crate::orders::{Order, Shared, StormAccount};
+use crate::stats::{Failure, Latencies, Tally, Totals, locked};
 
-/// What a fleet does. All of it is plain data.
-#[derive(Clone, Debug)]
-pub struct FleetPlan {
-    /// Where the broker listens; several addresses are called in turn.
-    pub targets: Vec<SocketAddr>,
-    /// The first phone's number.
-    pub first: u32,
-    /// How many phones.
-    pub phones: u32,
-    /// How many threads hold them, each with its own table of file descriptors.
-    pub threads: usize,
-    /// Where they call from.
-    pub sources: Sources,
-    /// How they introduce themselves.
-    pub script: Script,
-    /// A connection that isn't ready after this long has failed.
-    pub patience: Duration,
-    /// A failed connection is tried again, with back-off and jitter.
-    pub retry: bool,
-    /// A message that takes longer than this is late.
-    pub late: Duration,
-}
-
-/// What a thread is told to do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
-    /// Connect all phones, so many a second over all threads, beginning at that moment.
-    Connect { per_second: f64, from: u64 },
-    /// Let this fraction of the phones reconnect each second.
-    Churn { per_second: f64 },
-    /// Drop this fraction of the phones at once; they come back over the time given.
-    Burst { fraction: f64, within: Duration },
-    /// Count what is owed and hasn't come.
-    Settle,
-    /// Drop all connections and end.
-    End,
-}
-
-/// What the threads share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) plan: FleetPlan,
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) settled: AtomicUsize,
-}
+pub use crate::orders::{Back, Churn, FleetPlan, Leave, Shape, Storm, StormCourse};
 
 /// Phones at work. Dropping it ends them.
 #[derive(Debug)]
@@ -69,6 +28,8 @@ pub struct Fleet {
     drained: Mutex<Latencies>,
     orders: Vec<Sender<Order>>,
     threads: Vec<JoinHandle<()>>,
+    /// When the last storm was ordered, and how many attempts had been refused until then.
+    storm: Cell<Option<(u64, u64)>>,
 }
 
 /// Why a fleet didn't start.
@@ -94,6 +55,7 @@ impl Fleet {
             plan,
             ledger,
             settled: AtomicUsize::new(0),
+            storm: StormAccount::default(),
         });
         let count = shared.plan.threads.max(1);
         // Nobody opens a socket before everybody has a table of his own: a copied table would keep the socket open.
@@ -104,6 +66,7 @@ impl Fleet {
             drained: Mutex::default(),
             orders: Vec::new(),
             threads: Vec::new(),
+            storm: Cell::new(None),
         };
         let mut results = Vec::new();
         for index in 0..count {
@@ -149,18 +112,40 @@ impl Fleet {
     pub fn connect(&self, per_second: f64) {
         self.order(Order::Connect {
             per_second,
-            from: crate::clock::now() + 2 * crate::clock::MILLI,
+            from: clock::now() + 2 * clock::MILLI,
         });
     }
 
-    /// From now on this fraction of the phones drops and comes back each second.
-    pub fn churn(&self, per_second: f64) {
-        self.order(Order::Churn { per_second });
+    /// From now on phones leave and come back like this; [`Churn::NONE`] ends it. Those that are away still come back.
+    pub fn churn(&self, churn: Churn) {
+        self.order(Order::Churn(churn));
     }
 
-    /// Drops this fraction of the phones at once; each comes back at a random moment within the time given.
-    pub fn burst(&self, fraction: f64, within: Duration) {
-        self.order(Order::Burst { fraction, within });
+    /// Drops many phones at once. One storm at a time: the account of an earlier one is lost.
+    pub fn storm(&self, storm: Storm) {
+        let now = clock::now();
+        self.shared.storm.clear();
+        self.storm
+            .set(Some((now, self.totals().failures_of(Failure::Refused))));
+        self.order(Order::Storm(storm, now));
+    }
+
+    /// How the last storm went or goes, if there was one.
+    pub fn last_storm(&self) -> Option<StormCourse> {
+        let (began, refused) = self.storm.get()?;
+        let account = &self.shared.storm;
+        // Read in this order: a phone that is back was dropped before, and none is dropped after its thread is done.
+        let done = account.threads_done.load(Acquire) == self.threads.len();
+        let back = account.back.load(Relaxed);
+        let dropped = account.dropped.load(Relaxed);
+        Some(StormCourse {
+            began,
+            dropped,
+            back,
+            last_back: account.last_back.load(Relaxed),
+            refused: self.totals().failures_of(Failure::Refused) - refused,
+            over: done && back == dropped,
+        })
     }
 
     /// Counts what every phone is owed and hasn't got as missing. To be called once, when nothing more is on its way.

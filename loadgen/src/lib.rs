@@ -8,10 +8,11 @@
 //!                                                    └──► ledger: what each phone is owed
 //! ```
 //!
-//! Map: [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
+//! Map: [`orders`] says what phones can be told, [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
 //! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
 //! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, [`expect`] judges it and
-//! [`output`] writes it. [`connect`] and [`demo`] are the scenarios. `unsafe` stands in [`sys`] alone.
+//! [`output`] writes it. [`scenario`] is what is done,
+//! [`connect`] how it begins, and [`demo`] brings its own server. `unsafe` stands in [`sys`] alone.
 
 mod broker;
 pub mod chart;
@@ -27,6 +28,7 @@ pub mod ledger;
 pub mod live;
 pub mod machine;
 pub mod name;
+pub mod orders;
 pub mod output;
 pub mod pace;
 pub mod payload;
@@ -36,6 +38,7 @@ pub mod publisher;
 pub mod recording;
 pub mod report;
 pub mod sampling;
+pub mod scenario;
 pub mod script;
 pub mod sources;
 pub mod stats;

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
-use loadgen::cli::{Cli, Command};
-use loadgen::{connect, demo};
+use loadgen::cli::{Cli, Command, Shared};
+use loadgen::connect::BeginError;
+use loadgen::demo;
+use loadgen::preflight::Machine;
+use loadgen::report::Report;
+use loadgen::scenario::{Kind, Scenario, runner};
+use loadgen::watch::Watch;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 #[global_allocator]
@@ -37,24 +42,22 @@ fn main() -> ExitCode {
             return ExitCode::from(NOT_BEGUN);
         }
     }
-    let show = match &cli.command {
-        Command::Connect(args) => &args.show,
-        Command::Demo(args) => &args.show,
-        Command::Merge(args) => &args.show,
-    };
-    if let Err(error) = show.check() {
-        eprintln!("loadgen: {error}");
-        return ExitCode::from(NOT_BEGUN);
-    }
     let result = match &cli.command {
-        Command::Connect(args) => {
-            connect::run(args, interrupted).map_err(|error| error.to_string())
-        }
-        Command::Demo(args) => demo::run(args, interrupted).map_err(|error| error.to_string()),
-        Command::Merge(args) => args.run().map_err(|error| error.to_string()),
+        Command::Merge(args) => args
+            .show
+            .check()
+            .and_then(|()| args.run())
+            .map(|report| (&args.show, report))
+            .map_err(|error| error.to_string()),
+        command => match command.scenario() {
+            Some((kind, shared)) => {
+                run(kind, shared, interrupted).map(|report| (&shared.show, report))
+            }
+            None => unreachable!("all others are scenarios"),
+        },
     };
-    let report = match result {
-        Ok(report) => report,
+    let (show, report) = match result {
+        Ok(done) => done,
         Err(error) => {
             eprintln!("loadgen: {error}");
             return ExitCode::from(NOT_BEGUN);
@@ -70,5 +73,18 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(NOT_AS_EXPECTED)
+    }
+}
+
+/// Runs a scenario. The error says who erred and what to do.
+fn run(kind: Kind, shared: &Shared, interrupted: Arc<AtomicBool>) -> Result<Report, String> {
+    let scenario = Scenario::of(kind, shared).map_err(|error| error.to_string())?;
+    shared.show.check().map_err(|error| error.to_string())?;
+    let machine = Machine::read().map_err(|error| BeginError::Proc(error).to_string())?;
+    let mut watch = Watch::new(scenario.quiet, interrupted);
+    if matches!(kind, Kind::Demo(_)) && shared.addr.is_none() {
+        demo::run(scenario, machine, &mut watch).map_err(|error| error.to_string())
+    } else {
+        runner::run(&scenario, &machine, &mut watch).map_err(|error| error.to_string())
     }
 }

@@ -46,13 +46,17 @@ pub(crate) struct Phone {
     /// The connection.
     pub(crate) stream: Option<TcpStream>,
     /// Counts the connections, so that an event of an old one is known.
-    pub(crate) generation: u16,
+    pub(crate) generation: u8,
     /// Failures in a row, for the back-off.
     pub(crate) failures: u8,
     /// How far it is.
     pub(crate) stage: Stage,
     /// A PINGREQ is out.
     pub(crate) pinged: bool,
+    /// It has a date for the next connection.
+    pub(crate) returning: bool,
+    /// When the last PINGREQ left, in microseconds that wrap after an hour.
+    pub(crate) pinged_at: u32,
     /// It was ready before, so a broker that keeps sessions must have one.
     pub(crate) known: bool,
     /// QoS 0 to this phone.

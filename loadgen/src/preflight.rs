@@ -6,7 +6,8 @@ use std::io;
 use stillwire::limits;
 use stillwire::sys::capacity::{self, Capacity, Limit};
 
-use crate::sources::Sources;
+use crate::orders::FleetPlan;
+use crate::sources::{PHONES_PER_SOURCE, Sources};
 use crate::units::{bytes, grouped};
 use crate::{machine, sys};
 
@@ -15,12 +16,6 @@ const OTHER_FILES: u64 = 128;
 
 /// User-space bytes of a phone in the generator: itself, its line in the ledger, and what a histogram or a heap adds.
 const PHONE_BYTES: u64 = 128;
-
-/// Kernel bytes of one end of a connection, as measured on Linux 6.18 over loopback.
-const KERNEL_BYTES: u64 = 4096;
-
-/// User-space bytes that a broker on this machine may take for a connection before memory gets short; a lean one takes far less.
-const BROKER_BYTES: u64 = 2048;
 
 /// What a run needs.
 #[derive(Clone, Debug)]
@@ -31,8 +26,26 @@ pub struct Need {
     pub threads: usize,
     /// Where they call from.
     pub sources: Sources,
+    /// Addresses that they call; each has all the source ports to itself.
+    pub targets: usize,
     /// The broker is on this machine, so its memory counts too.
     pub broker_here: bool,
+    /// All phones may receive at once.
+    pub broadcasts: bool,
+}
+
+impl Need {
+    /// What a fleet needs.
+    pub fn of(plan: &FleetPlan, broadcasts: bool) -> Self {
+        Self {
+            phones: plan.phones,
+            threads: plan.threads,
+            sources: plan.sources.clone(),
+            targets: plan.targets.len(),
+            broker_here: plan.targets.iter().any(|target| target.ip().is_loopback()),
+            broadcasts,
+        }
+    }
 }
 
 /// What the machine has.
@@ -80,6 +93,8 @@ pub enum Shortage {
         need: u64,
         /// Bytes.
         have: u64,
+        /// Phones that fit.
+        fit: u64,
     },
 }
 
@@ -88,14 +103,14 @@ impl fmt::Display for Shortage {
         match *self {
             Self::Files { need, have } => write!(
                 f,
-                "open files: a thread needs {}, the limit is {}; use more --threads, or `ulimit -n {need}`",
+                "open files: a thread needs {}, the limit is {}; leave `threads` out of the scenario file, or `ulimit -n {need}`",
                 grouped(need),
                 grouped(have)
             ),
             Self::Ports { need, have } => write!(
                 f,
-                "source ports: {} phones, {} ports; name more addresses of this machine with --source, \
-                 or `sysctl -w net.ipv4.ip_local_port_range='10000 65000'`",
+                "source ports: {} phones, {} ports; name more addresses of this machine as `source` \
+                 in the scenario file, or `sysctl -w net.ipv4.ip_local_port_range='10000 65000'`",
                 grouped(need),
                 grouped(have)
             ),
@@ -110,10 +125,10 @@ impl fmt::Display for Shortage {
                     pages * 3 / 4
                 )
             }
-            Self::Memory { need, have } => {
+            Self::Memory { need, have, fit } => {
                 write!(
                     f,
-                    "memory: {} needed, {} available; use fewer --connections",
+                    "memory: {} needed, {} available; `--connections {fit}` fits, or put the broker on another machine",
                     bytes(need as f64),
                     bytes(have as f64)
                 )
@@ -163,38 +178,52 @@ impl Machine {
                 have: self.open_files,
             });
         }
-        let ports = need.sources.capacity(self.ports);
+        let ports = self.ports_for(need);
         if phones > ports {
             shortages.push(Shortage::Ports {
                 need: phones,
                 have: ports,
             });
         }
+        // A page for each phone that has something unread.
         let buffers = phones * sys::page_size();
-        if buffers > self.tcp_buffers {
+        if need.broadcasts && buffers > self.tcp_buffers {
             shortages.push(Shortage::TcpBuffers {
                 need: buffers,
                 have: self.tcp_buffers,
             });
         }
-        let memory = phones * Self::bytes_per_phone(need.broker_here);
-        if memory > self.memory {
+        let each = Self::bytes_per_phone(need.broker_here);
+        if phones * each > self.memory {
             shortages.push(Shortage::Memory {
-                need: memory,
+                need: phones * each,
                 have: self.memory,
+                fit: self.memory / each,
             });
         }
         shortages
     }
 
+    /// Phones that the source ports carry.
+    fn ports_for(&self, need: &Need) -> u64 {
+        let targets = need.targets.max(1) as u64;
+        if need.sources != Sources::Loopback {
+            return need.sources.capacity(self.ports) * targets;
+        }
+        // Addresses are there as needed, but each is given to so many phones.
+        let each = u64::from(need.phones.min(PHONES_PER_SOURCE));
+        let ports = u64::from(self.ports) * targets;
+        if ports >= each {
+            u64::MAX
+        } else {
+            u64::from(need.phones).div_ceil(each.max(1)) * ports
+        }
+    }
+
+    /// By the same sums as the server's.
     fn bytes_per_phone(broker_here: bool) -> u64 {
-        PHONE_BYTES
-            + KERNEL_BYTES
-            + if broker_here {
-                KERNEL_BYTES + BROKER_BYTES
-            } else {
-                0
-            }
+        let broker = limits::KERNEL_BYTES_PER_CONNECTION + limits::USER_BYTES_PER_CONNECTION;
+        PHONE_BYTES + limits::KERNEL_BYTES_PER_CONNECTION + if broker_here { broker } else { 0 }
     }
 
     /// How many of the phones that are wished for fit beside a broker in this process, and with how many reactors: one a core, or as many
@@ -264,7 +293,9 @@ mod tests {
             phones,
             threads,
             sources,
+            targets: 1,
             broker_here: true,
+            broadcasts: true,
         }
     }
 
@@ -283,6 +314,39 @@ mod tests {
         assert_eq!(MACHINE.threads_for(200_000), 11);
     }
 
+    /// As it was measured on 24 GB: 2,000,000 pairs take 15.8 GB of kernel memory, and the server and the phones some of their own.
+    #[test]
+    fn millions_are_weighed_as_they_were_measured() {
+        let idle = |phones| Need {
+            broadcasts: false,
+            ..need(phones, MACHINE.threads_for(phones), Sources::Loopback)
+        };
+        assert_eq!(MACHINE.check(&idle(1_000_000)), []);
+        assert_eq!(MACHINE.threads_for(1_000_000), 51);
+        assert_eq!(MACHINE.check(&idle(2_000_000)), []);
+        let [
+            Shortage::Memory {
+                need: bytes, fit, ..
+            },
+        ] = MACHINE.check(&idle(3_000_000))[..]
+        else {
+            panic!("{:?}", MACHINE.check(&idle(3_000_000)));
+        };
+        assert!((24_000_000_000..25_000_000_000).contains(&bytes), "{bytes}");
+        assert!((2_000_000..3_000_000).contains(&fit), "{fit}");
+        // To all at once: a page each, and the command gives as much.
+        let all = need(1_000_000, 51, Sources::Loopback);
+        let shortages = MACHINE.check(&all);
+        assert_eq!(shortages.len(), 1);
+        assert!(
+            shortages[0]
+                .to_string()
+                .contains("net.ipv4.tcp_mem='625000 937500 1250000'"),
+            "{}",
+            shortages[0]
+        );
+    }
+
     #[test]
     fn each_shortage_names_its_fix() {
         let small = Machine {
@@ -294,13 +358,29 @@ mod tests {
         let texts: Vec<String> = shortages.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 4);
         for (text, fix) in texts.iter().zip([
-            "--threads",
-            "--source",
+            "ulimit -n",
+            "`source`",
             "sysctl -w net.ipv4.tcp_mem",
-            "--connections",
+            "--connections 128",
         ]) {
             assert!(text.contains(fix), "{text}");
         }
+    }
+
+    #[test]
+    fn a_small_port_range_is_noticed_on_loopback_too() {
+        let few = Machine {
+            ports: 10_000,
+            ..MACHINE
+        };
+        assert_eq!(few.check(&need(10_000, 2, Sources::Loopback)), []);
+        assert_eq!(
+            few.check(&need(50_000, 3, Sources::Loopback)),
+            [Shortage::Ports {
+                need: 50_000,
+                have: 20_000
+            }]
+        );
     }
 
     #[test]
@@ -325,7 +405,7 @@ mod tests {
         };
         let fit = little_memory.fit(15_000);
         assert!(
-            fit.limit == Some(Limit::Memory) && fit.phones < 6000 && fit.phones > 1000,
+            fit.limit == Some(Limit::Memory) && fit.phones < 7000 && fit.phones > 1000,
             "{fit:?}"
         );
     }

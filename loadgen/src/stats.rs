@@ -61,6 +61,12 @@ counters! {
     Pongs,
     /// A ping that had no answer when the next was due.
     PingsUnanswered,
+    /// Phones that fell silent without closing their connection.
+    Vanished,
+    /// Phones that connected again while the old connection stood.
+    Takeovers,
+    /// Old connections that the broker should have closed after a takeover, and didn't.
+    TakeoversStood,
 }
 
 macro_rules! failures {

@@ -27,6 +27,30 @@ pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     })
 }
 
+/// Throws away all that comes in on this connection, before TCP sees it: nothing is answered, and nothing acknowledged.
+pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
+    let mut nothing = libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    };
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: &raw mut nothing,
+    };
+    // SAFETY: the program and its one instruction live through the call, which copies them, and the length is given.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    })
+}
+
 /// The size of a memory page, the unit of `tcp_mem`.
 pub fn page_size() -> u64 {
     // SAFETY: takes a number, returns a number.

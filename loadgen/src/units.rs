@@ -1,5 +1,6 @@
-//! How numbers are typed and shown: `15k` phones, `2m` phones, `30s`, `12,345`, `1.24 ms`, `7.9 KB`.
+//! How numbers are typed and shown: `15k` phones, `250k..500k`, `30s`, `0.1%`, `12,345`, `1.24 ms`, `7.9 KB`.
 
+use std::ops::Range;
 use std::time::Duration;
 
 /// Reads a count: `1500`, `1.5k`, `2m`. The units are thousand and million.
@@ -27,6 +28,46 @@ pub fn count(text: &str) -> Result<u64, String> {
 pub fn phones(text: &str) -> Result<u32, String> {
     u32::try_from(count(text)?)
         .map_err(|_| format!("`{text}` is more phones than a client id can number"))
+}
+
+/// Reads which phones: a count, which begins at number 0, or a range of numbers, its end not included: `15k`, `250k..500k`.
+pub fn range(text: &str) -> Result<Range<u32>, String> {
+    let range = match text.split_once("..") {
+        Some((from, to)) => phones(from)?..phones(to)?,
+        None => 0..phones(text)?,
+    };
+    if range.is_empty() {
+        return Err(format!(
+            "`{text}` is no phone at all; write a count like 15k, or a range of numbers like 250k..500k"
+        ));
+    }
+    Ok(range)
+}
+
+/// Reads a rate per second, which may be less than one: `20k`, `0.1`.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let trimmed = text.trim();
+    match trimmed.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
+        _ => count(trimmed)
+            .map(|count| count as f64)
+            .map_err(|_| format!("`{text}` is no rate; write 0.1, 500 or 20k, each a second")),
+    }
+}
+
+/// Reads a part of the whole, up to 1: `0.1%` or `0.001`.
+pub fn share(text: &str) -> Result<f64, String> {
+    let trimmed = text.trim();
+    let (digits, whole) = match trimmed.strip_suffix('%') {
+        Some(digits) => (digits.trim_end(), 100.0),
+        None => (trimmed, 1.0),
+    };
+    match digits.parse::<f64>() {
+        Ok(part) if (0.0..=whole).contains(&part) => Ok(part / whole),
+        _ => Err(format!(
+            "`{text}` is no share; write 0.1% or 0.001, and 100% at most"
+        )),
+    }
 }
 
 /// Reads a duration: `30` (seconds), `250ms`, `30s`, `5m`, `1h`.
@@ -119,6 +160,26 @@ mod tests {
             assert!(count(wrong).is_err(), "{wrong}");
         }
         assert!(phones("5000m").is_err());
+    }
+
+    #[test]
+    fn ranges_rates_and_shares_are_read() {
+        assert_eq!(range("15k"), Ok(0..15_000));
+        assert_eq!(range("250k..500k"), Ok(250_000..500_000));
+        for wrong in ["0", "5..5", "9..5", "..5", "5..", "a..b"] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(rate("0.1"), Ok(0.1));
+        assert_eq!(rate("20k"), Ok(20_000.0));
+        for wrong in ["-1", "inf", "nan", "fast", ""] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(share("0.1%"), Ok(0.001));
+        assert_eq!(share("100 %"), Ok(1.0));
+        assert_eq!(share("0.25"), Ok(0.25));
+        for wrong in ["5", "101%", "-1%", "%", "all"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ fn demo(arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
             "demo",
             "--json",
             "-",
-            "--quiet",
             "--connections",
             "300",
             "--rate",
@@ -26,7 +25,10 @@ fn demo(arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
 }
 
 fn finds_nothing_missing(protocol: &str) {
-    let (code, report) = demo(&["--protocol", protocol]);
+    let file = std::env::temp_dir().join(format!("demo-{}-{protocol}.toml", std::process::id()));
+    std::fs::write(&file, format!("protocol = '{protocol}'\nquiet = true\n")).unwrap();
+    let (code, report) = demo(&["--scenario", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
     assert_eq!(report["schema"], "stillwire.loadgen/2");
     assert_eq!(report["connections"]["peak"], 300, "{report:#}");
     assert_eq!(report["messages"]["missing"], 0, "{report:#}");

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use loadgen::connect::{self, BeginError};
-use loadgen::fleet::{Fleet, FleetPlan};
+use loadgen::fleet::{Churn, Fleet, FleetPlan, Shape};
 use loadgen::ledger::Ledger;
 use loadgen::machine::{self, CpuTime};
 use loadgen::payload::Kind;
@@ -370,12 +370,21 @@ impl Bench {
         let comings = u64::from(self.load.turnovers) * phones;
         let before = self.fleet.totals().get(Count::Readied);
         let rate = self.load.rate.max(1) as f64;
-        self.fleet.churn(rate / phones as f64);
+        self.fleet.churn(Churn {
+            fraction_per_second: rate / phones as f64,
+            // Connections that end: one that stands a while longer would count as memory of the churn.
+            shape: Shape {
+                vanish: 0.0,
+                takeover: 0.0,
+                away_max: Duration::from_secs(2),
+                ..Shape::default()
+            },
+        });
         let longest = PATIENCE + Duration::from_secs_f64(2.0 * comings as f64 / rate);
         let ended = self.watch.until(&self.fleet, None, longest, |totals| {
             totals.get(Count::Readied) - before >= comings
         });
-        self.fleet.churn(0.0);
+        self.fleet.churn(Churn::NONE);
         met("churn", ended)?;
         let ended = self.watch.until(&self.fleet, None, PATIENCE, |totals| {
             totals.ready() >= phones

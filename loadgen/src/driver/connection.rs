@@ -1,10 +1,8 @@
 //! A phone's connection: calling, reading, writing, hanging up. What the packets mean is in `delivery`.
 
-use std::cmp::Reverse;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -15,9 +13,6 @@ use super::{Driver, IN_FLIGHT_MILLIS};
 use crate::clock::{self, MILLI, SECOND};
 use crate::phone::{Spill, Stage};
 use crate::stats::{Count, Failure, Latencies};
-
-/// The longest back-off between two tries, before jitter.
-const LONGEST_BACKOFF: u64 = 16 * SECOND;
 
 /// The kind of a failed system call.
 fn failure(error: &io::Error) -> Failure {
@@ -44,6 +39,12 @@ impl Driver {
         phone.since = planned;
         phone.generation = phone.generation.wrapping_add(1);
         phone.pinged = false;
+        phone.returning = false;
+        self.dialled.push_back(super::Dialled {
+            when: clock::now(),
+            at,
+            generation: phone.generation,
+        });
         match call(target, self.shared.plan.sources.of(number)) {
             Ok(stream) => {
                 phone.stream = Some(stream);
@@ -104,9 +105,13 @@ impl Driver {
         token: Token,
         readable: bool,
         writable: bool,
+        closed: bool,
         latency: &mut Latencies,
     ) {
         let at = token.0 as u32;
+        if closed && token != self.token(at) {
+            self.behind_closed(token);
+        }
         if token != self.token(at) || self.phones[at as usize].stream.is_none() {
             return;
         }
@@ -293,13 +298,14 @@ impl Driver {
         let phone = &mut self.phones[at as usize];
         phone.failures = phone.failures.saturating_add(1);
         if self.shared.plan.retry {
-            let backoff = (SECOND << phone.failures.min(6)).min(LONGEST_BACKOFF);
-            self.returns
-                .push(Reverse((now + self.rng.u64(100 * MILLI..backoff), at)));
+            let backoff = (SECOND << (phone.failures - 1).min(6))
+                .min(clock::nanos(self.churn.order.shape.longest_backoff));
+            let back = now + self.rng.u64(100 * MILLI..=backoff.max(100 * MILLI));
+            self.come_back(at, back);
         }
     }
 
-    fn leave(&mut self, at: u32, now: u64) {
+    pub(super) fn leave(&mut self, at: u32, now: u64) {
         let number = self.number(at);
         let phone = &mut self.phones[at as usize];
         if phone.stage == Stage::Ready {
@@ -331,8 +337,7 @@ impl Driver {
         phone.stage = Stage::Away;
         phone.spill = None;
         if let Some(stream) = phone.stream.take() {
-            // Without it the port waits a minute; see the module's head. Nothing else depends on it.
-            drop(Socket::from(stream).set_linger(Some(Duration::ZERO)));
+            super::leaving::reset(stream);
         }
     }
 }

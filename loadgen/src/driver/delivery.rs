@@ -28,7 +28,11 @@ impl Driver {
             Packet::Suback(suback) => self.suback(at, &suback, now, latency),
             Packet::Pingresp => {
                 self.tally.count(Count::Pongs);
-                self.phones[at as usize].pinged = false;
+                let phone = &mut self.phones[at as usize];
+                if std::mem::take(&mut phone.pinged) {
+                    let micros = ((now / 1000) as u32).wrapping_sub(phone.pinged_at);
+                    record(&mut latency.ping, u64::from(micros) * 1000);
+                }
                 Ok(())
             }
             Packet::Disconnect(_) => Err(Failure::Disconnected),
@@ -77,6 +81,7 @@ impl Driver {
         record(&mut latency.ready, now.saturating_sub(phone.since));
         phone.since = now;
         self.tally.count(Count::Readied);
+        self.is_back(at, now);
         Ok(())
     }
 

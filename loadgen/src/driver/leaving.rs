@@ -1,0 +1,289 @@
+//! How phones leave: one by one as in a mobile network, or many at once in a storm.
+//!
+//! A phone that vanishes keeps its socket, but a filter throws away all that comes in, before TCP sees it: nothing is answered, nothing
+//! acknowledged, and neither FIN nor RST is sent. To the broker that is a phone without a network. The socket is closed once the phone is
+//! ready again, when the broker has no use for the old connection any more; its RST then meets a connection that is over.
+//!
+//! In a takeover the old connection stands, unread, until the broker closes it. That is its duty (MQTT 5, 3.1.4-3), so it is no failure;
+//! one that still stands a while after the phone is ready again is counted.
+
+use std::cmp::Reverse;
+use std::net::TcpStream;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::Duration;
+
+use mio::Token;
+use mio::unix::SourceFd;
+use socket2::Socket;
+use std::os::fd::AsRawFd;
+
+use super::Driver;
+use crate::clock::{self, MILLI, SECOND};
+use crate::orders::{Back, Leave, Storm};
+use crate::phone::Stage;
+use crate::stats::Count;
+
+/// Phones that a storm looks at in one turn, so that events are served in between.
+const STORM_PER_TURN: u32 = 512;
+
+/// While a storm waits for the broker, a thread tries this often.
+const PROBE_EVERY: u64 = 50 * MILLI;
+
+/// A connection that a phone left without closing it.
+pub(super) struct Behind {
+    stream: TcpStream,
+    token: Token,
+    since: u64,
+    vanished: bool,
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        // As with all connections, so that the port doesn't wait; nothing else depends on it.
+        drop(socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
+    }
+}
+
+/// A storm that is still dropping phones.
+pub(super) struct Storming {
+    storm: Storm,
+    began: u64,
+    next: u32,
+    /// Ready phones not yet looked at, and how many of them are to go.
+    ready: u32,
+    due: u32,
+}
+
+/// Nobody calls until the broker lets one phone in.
+pub(super) struct Gate {
+    pub(super) waiting: Vec<u32>,
+    next_probe: u64,
+}
+
+impl Driver {
+    pub(super) fn do_churn(&mut self, now: u64) {
+        let elapsed = now.saturating_sub(self.churn.since) as f64 / SECOND as f64;
+        self.churn.since = now;
+        self.churn.due += elapsed * self.churn.order.fraction_per_second * self.phones.len() as f64;
+        while self.churn.due >= 1.0 {
+            self.churn.due -= 1.0;
+            // A few tries find a ready phone unless hardly any is.
+            let found = (0..16)
+                .map(|_| self.rng.u32(0..self.phones.len() as u32))
+                .find(|&at| self.phones[at as usize].stage == Stage::Ready);
+            if let Some(at) = found {
+                self.churn_one(at, now);
+            }
+        }
+    }
+
+    fn churn_one(&mut self, at: u32, now: u64) {
+        let shape = self.churn.order.shape;
+        let (min, max) = (clock::nanos(shape.away_min), clock::nanos(shape.away_max));
+        let back = now + self.rng.u64(min..=max.max(min));
+        let sum = shape.clean + shape.reset + shape.vanish + shape.takeover;
+        let mut pick = self.rng.f64() * sum;
+        let mut falls = |weight: f64| {
+            pick -= weight;
+            pick < 0.0
+        };
+        if falls(shape.takeover) {
+            self.leave_behind(at, false, now);
+            return self.dial(at, now);
+        }
+        if falls(shape.vanish) {
+            self.leave_behind(at, true, now);
+        } else {
+            let clean = falls(shape.clean);
+            self.hang_up(at, clean, now);
+        }
+        if self.phones[at as usize].returning {
+            return;
+        }
+        self.come_back(at, back);
+    }
+
+    /// Leaves without closing the connection.
+    fn leave_behind(&mut self, at: u32, vanished: bool, now: u64) {
+        let token = self.token(at);
+        let Some(stream) = self.phones[at as usize].stream.take() else {
+            return;
+        };
+        self.tally.count(Count::HungUp);
+        self.tally.count(if vanished {
+            Count::Vanished
+        } else {
+            Count::Takeovers
+        });
+        self.leave(at, now);
+        if vanished {
+            // Neither fails on a socket that is open; if one did, the phone would leave less silently.
+            let _ = crate::sys::deafen(&stream);
+            let _ = self
+                .poll
+                .registry()
+                .deregister(&mut SourceFd(&stream.as_raw_fd()));
+        }
+        self.behind.entry(at).or_default().push(Behind {
+            stream,
+            token,
+            since: now,
+            vanished,
+        });
+    }
+
+    /// An old connection was closed by the broker.
+    pub(super) fn behind_closed(&mut self, token: Token) {
+        let at = token.0 as u32;
+        if let Some(left) = self.behind.get_mut(&at) {
+            left.retain(|old| old.token != token);
+            if left.is_empty() {
+                self.behind.remove(&at);
+            }
+        }
+    }
+
+    /// The phone is ready: the broker is done with the connections from which it vanished.
+    pub(super) fn is_back(&mut self, at: u32, now: u64) {
+        if let Some(left) = self.behind.get_mut(&at) {
+            left.retain(|old| !old.vanished);
+            if left.is_empty() {
+                self.behind.remove(&at);
+            }
+        }
+        if let Some(in_storm) = self.in_storm.get_mut(at as usize)
+            && std::mem::take(in_storm)
+        {
+            self.shared.storm.last_back.fetch_max(now, Relaxed);
+            self.shared.storm.back.fetch_add(1, Relaxed);
+        }
+        if self.storm.is_none()
+            && let Some(gate) = self.gate.take()
+        {
+            for at in gate.waiting {
+                self.come_back(at, now);
+            }
+            self.shared.storm.threads_done.fetch_add(1, Release);
+        }
+    }
+
+    /// Closes old connections that the broker should have closed.
+    pub(super) fn close_behind(&mut self, now: u64) {
+        let patience = clock::nanos(self.shared.plan.patience);
+        let (phones, tally) = (&self.phones, &self.tally);
+        self.behind.retain(|&at, left| {
+            if phones[at as usize].stage == Stage::Ready {
+                left.retain(|old| {
+                    let stands = now.saturating_sub(old.since) > patience;
+                    if stands {
+                        tally.count(Count::TakeoversStood);
+                    }
+                    !stands
+                });
+            }
+            !left.is_empty()
+        });
+    }
+
+    /// The phone calls at that moment, or when the broker is there again.
+    pub(super) fn come_back(&mut self, at: u32, when: u64) {
+        self.phones[at as usize].returning = true;
+        if let Some(gate) = &mut self.gate {
+            gate.waiting.push(at);
+            self.mark(at);
+        } else {
+            self.returns.push(Reverse((when, at)));
+        }
+    }
+
+    /// Counts the phone to the storm.
+    fn mark(&mut self, at: u32) {
+        if !std::mem::replace(&mut self.in_storm[at as usize], true) {
+            self.shared.storm.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn begin_storm(&mut self, storm: Storm, began: u64) {
+        self.in_storm = vec![false; self.phones.len()];
+        self.gate = None;
+        let ready = self.phones.iter().filter(|p| p.stage == Stage::Ready);
+        let ready = ready.count() as u32;
+        self.storm = Some(Storming {
+            storm,
+            began,
+            next: 0,
+            ready,
+            due: (storm.fraction * f64::from(ready)).round() as u32,
+        });
+        if storm.back == Back::WhenListening {
+            self.gate = Some(Gate {
+                waiting: Vec::new(),
+                next_probe: began,
+            });
+            for Reverse((_, at)) in std::mem::take(&mut self.returns) {
+                self.come_back(at, began);
+            }
+        }
+    }
+
+    /// Drops what a storm has still to drop, a bounded part of it.
+    pub(super) fn do_storm(&mut self, now: u64) {
+        let Some(mut storming) = self.storm.take() else {
+            return self.probe(now);
+        };
+        let end = (storming.next + STORM_PER_TURN).min(self.phones.len() as u32);
+        for at in storming.next..end {
+            if self.phones[at as usize].stage != Stage::Ready {
+                continue;
+            }
+            let goes = self.rng.u32(0..storming.ready.max(1)) < storming.due;
+            storming.ready = storming.ready.saturating_sub(1);
+            if goes {
+                storming.due -= 1;
+                self.storm_one(at, &storming, now);
+            }
+        }
+        storming.next = end;
+        if (end as usize) < self.phones.len() {
+            self.storm = Some(storming);
+        } else if self
+            .gate
+            .as_ref()
+            .is_none_or(|gate| gate.waiting.is_empty())
+        {
+            self.gate = None;
+            self.shared.storm.threads_done.fetch_add(1, Release);
+        }
+    }
+
+    fn storm_one(&mut self, at: u32, storming: &Storming, now: u64) {
+        self.mark(at);
+        self.hang_up(at, storming.storm.leave == Leave::Clean, now);
+        let within = match storming.storm.back {
+            Back::Within(time) => clock::nanos(time).max(1),
+            Back::AtOnce | Back::WhenListening => 1,
+        };
+        if !self.phones[at as usize].returning {
+            let back = storming.began + self.rng.u64(0..within);
+            self.come_back(at, back);
+        }
+    }
+
+    /// Lets one phone try whether the broker is there again.
+    fn probe(&mut self, now: u64) {
+        if let Some(gate) = &mut self.gate
+            && now >= gate.next_probe
+        {
+            gate.next_probe = now + PROBE_EVERY;
+            if let Some(at) = gate.waiting.pop() {
+                self.dial(at, now);
+            }
+        }
+    }
+}
+
+/// Ends a connection with a reset; see the head of `driver`.
+pub(super) fn reset(stream: TcpStream) {
+    // Without it the port waits a minute. Nothing else depends on it.
+    drop(Socket::from(stream).set_linger(Some(Duration::ZERO)));
+}
