@@ -28,7 +28,8 @@
 //! | [`server`] | threads: start, drain, end | |
 //!
 //! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session` ←
-//! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation.
+//! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
+//! what they take from `sys` is [`sys::text`], which looks at bytes and asks nobody.
 
 pub mod clock;
 pub mod config;

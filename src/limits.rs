@@ -260,6 +260,10 @@ pub const MAIL_BATCH: usize = 1024;
 /// Batches of mail that a reactor's mailbox holds.
 pub const MAILBOX_BATCHES: usize = 512;
 
+/// Letters in a reactor's mailbox from which on QoS 0 to it is shed. What is behind them waits for all of them: 30 ms for messages to single phones,
+/// and less than a second for messages to hundreds each.
+pub const MAILBOX_LETTERS: usize = 16_384;
+
 /// Letters handled in one turn.
 pub const LETTERS_PER_TURN: usize = 2048;
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -37,6 +37,8 @@ impl<T> Batch<T> {
 #[derive(Debug)]
 pub struct Mailbox<T> {
     batches: ArrayQueue<Batch<T>>,
+    /// How many letters they hold; what one of them takes to handle varies, and batches much more.
+    letters: AtomicUsize,
     /// False from when the receiver decides to sleep until somebody wakes it.
     awake: AtomicBool,
     wake: Wake,
@@ -47,6 +49,7 @@ impl<T> Mailbox<T> {
     pub fn new(batches: usize, wake: Wake) -> Self {
         Self {
             batches: ArrayQueue::new(batches),
+            letters: AtomicUsize::new(0),
             awake: AtomicBool::new(true),
             wake,
         }
@@ -67,14 +70,22 @@ impl<T> Mailbox<T> {
     }
 
     fn push(&self, batch: Batch<T>) -> Result<(), Batch<T>> {
-        self.batches.push(batch)?;
+        // Counted before it is there, so that the receiver never takes out more than was counted.
+        let letters = batch.len();
+        self.letters.fetch_add(letters, Ordering::Relaxed);
+        if let Err(batch) = self.batches.push(batch) {
+            self.letters.fetch_sub(letters, Ordering::Relaxed);
+            return Err(batch);
+        }
         self.rouse();
         Ok(())
     }
 
     /// The oldest batch; for the receiver.
     pub fn take(&self) -> Option<Batch<T>> {
-        self.batches.pop()
+        let batch = self.batches.pop()?;
+        self.letters.fetch_sub(batch.len(), Ordering::Relaxed);
+        Some(batch)
     }
 
     /// The receiver is about to sleep. False: mail is here, it must not.
@@ -180,9 +191,10 @@ impl<T> Post<T> {
         }
     }
 
-    /// False while too much waits for a ring that is full.
+    /// False while so much waits for a receiver, there and here, that what can be shed should be.
     pub fn has_room(&self, to: ReactorId) -> bool {
-        self.waiting[to.index()].sealed.len() < limits::POST_BACKLOG / limits::MAIL_BATCH
+        self.boxes[to.index()].letters.load(Ordering::Relaxed) < limits::MAILBOX_LETTERS
+            && self.waiting[to.index()].sealed.len() < limits::POST_BACKLOG / limits::MAIL_BATCH
     }
 
     /// True while so much waits, over all receivers, that nothing should be done that may lead to more.
