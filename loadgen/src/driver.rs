@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use crate::clock::{self, SECOND};
+use crate::clock::{self, MILLI, SECOND};
 use crate::name::Name;
 use crate::orders::{Churn, Order, Shared};
 use crate::pace::Pace;
@@ -32,14 +32,23 @@ const DIALS_PER_TURN: usize = 128;
 /// Pings that are sent in one turn.
 const PINGS_PER_TURN: usize = 512;
 
-/// The loop looks for orders at least this often.
-const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// How often all threads together look for orders, in nanoseconds: each looks the more seldom the more they are, within these bounds.
+const ORDERS_EVERY: u64 = 2 * MILLI;
+const ORDERS_BOUNDS: (u64, u64) = (10 * MILLI, 100 * MILLI);
+
+/// Pings that are due within this time leave in one turn.
+const PING_GRAIN: u64 = 10 * MILLI;
 
 /// Bytes read at once; one buffer a thread.
 const SCRATCH: usize = 64 << 10;
 
 /// A QoS 0 message younger than this, in milliseconds, that hasn't come when its phone leaves was in flight.
 const IN_FLIGHT_MILLIS: u32 = 2000;
+
+/// The longest that one of so many threads waits before it looks for orders, in nanoseconds.
+pub(crate) fn longest_wait(threads: usize) -> u64 {
+    (ORDERS_EVERY * threads as u64).clamp(ORDERS_BOUNDS.0, ORDERS_BOUNDS.1)
+}
 
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -216,13 +225,9 @@ impl Driver {
 
     /// Does what the time demands, a bounded part of it; returns how long nothing more is due.
     fn do_what_is_due(&mut self, now: u64) -> Duration {
-        let mut next = now + clock::nanos(LONGEST_WAIT);
+        let mut next = now + longest_wait(self.stride as usize);
         next = next.min(self.dial_ramp(now)).min(self.dial_returns(now));
-        self.do_churn(now);
-        self.do_storm(now);
-        if self.storm.is_some() {
-            next = now;
-        }
+        next = next.min(self.do_churn(now)).min(self.do_storm(now));
         next = next.min(self.send_pings(now));
         if now >= self.next_check {
             self.next_check = now + SECOND;
@@ -289,7 +294,11 @@ impl Driver {
             self.ping.next = (at + 1) % self.phones.len() as u32;
             self.ping_one(at, now);
         }
-        now + ((1.0 - self.ping.due).max(0.0) / per_nano) as u64
+        if self.ping.due >= 1.0 {
+            return now;
+        }
+        let until_one = ((1.0 - self.ping.due) / per_nano) as u64;
+        now + until_one.max(PING_GRAIN)
     }
 
     fn ping_one(&mut self, at: u32, now: u64) {
