@@ -12,6 +12,7 @@ mod leaving;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -268,7 +269,7 @@ impl Driver {
                 Some(_) => {}
             }
             if let Some(Reverse((when, at))) = self.returns.pop()
-                && self.phones[at as usize].stage == Stage::Away
+                && self.phones[at as usize].stage == Stage::Returning
             {
                 self.dial(at, when);
             }
@@ -306,10 +307,11 @@ impl Driver {
         if phone.stage != Stage::Ready {
             return;
         }
-        if std::mem::replace(&mut phone.pinged, true) {
+        // Once an hour a ping is a microsecond later than it says.
+        let micros = NonZeroU32::new((now / 1000) as u32).unwrap_or(NonZeroU32::MAX);
+        if phone.pinged.replace(micros).is_some() {
             self.tally.count(Count::PingsUnanswered);
         }
-        phone.pinged_at = (now / 1000) as u32;
         self.tally.count(Count::Pings);
         self.out.clear();
         self.shared.plan.script.ping(&mut self.out);
@@ -324,7 +326,8 @@ impl Driver {
             let &Dialled { at, generation, .. } = oldest;
             self.dialled.pop_front();
             let phone = &self.phones[at as usize];
-            if phone.generation == generation && !matches!(phone.stage, Stage::Away | Stage::Ready)
+            if phone.generation == generation
+                && !matches!(phone.stage, Stage::Away | Stage::Returning | Stage::Ready)
             {
                 self.fail(at, Failure::Timeout, now);
             }

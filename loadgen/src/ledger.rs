@@ -25,6 +25,7 @@ struct Sent {
     unicast0: AtomicU32,
     unicast0_at: AtomicU32,
     unicast1: AtomicU32,
+    unicast1_at: AtomicU32,
 }
 
 /// One broadcast: how many phones have it, and how long the slowest waited.
@@ -91,8 +92,10 @@ impl Ledger {
     }
 
     /// The next sequence of QoS 1 to a phone.
-    pub fn next_unicast1(&self, phone: u32) -> u32 {
-        self.sent(phone).unicast1.fetch_add(1, Relaxed) + 1
+    pub fn next_unicast1(&self, phone: u32, now: u64) -> u32 {
+        let sent = self.sent(phone);
+        sent.unicast1_at.store(millis(now), Relaxed);
+        sent.unicast1.fetch_add(1, Relaxed) + 1
     }
 
     /// The next sequence to all.
@@ -123,6 +126,11 @@ impl Ledger {
     /// Milliseconds since the last QoS 0 message to this phone was published.
     pub fn unicast0_age(&self, phone: u32, now: u64) -> u32 {
         millis(now).saturating_sub(self.sent(phone).unicast0_at.load(Relaxed))
+    }
+
+    /// Milliseconds since the last QoS 1 message to this phone was published.
+    pub fn unicast1_age(&self, phone: u32, now: u64) -> u32 {
+        millis(now).saturating_sub(self.sent(phone).unicast1_at.load(Relaxed))
     }
 
     /// Milliseconds since the last broadcast was published.

@@ -39,8 +39,8 @@ impl Driver {
         let phone = &mut self.phones[at as usize];
         phone.since = planned;
         phone.generation = phone.generation.wrapping_add(1);
-        phone.pinged = false;
-        phone.returning = false;
+        phone.pinged = None;
+        phone.stage = Stage::Away;
         self.dialled.push_back(super::Dialled {
             when: clock::now(),
             at,
@@ -312,7 +312,16 @@ impl Driver {
         if phone.stage == Stage::Ready {
             self.tally.count(Count::Unreadied);
             let ledger = &self.shared.ledger;
+            // A session that is kept goes on being owed what it wasn't given.
+            let unicast1 = if self.shared.plan.script.persistent {
+                0
+            } else {
+                phone
+                    .unicast1
+                    .owed(ledger.unicast1(number), phone.unicast1_floor)
+            };
             let owed = [
+                (unicast1, ledger.unicast1_age(number, now)),
                 (
                     phone
                         .unicast0

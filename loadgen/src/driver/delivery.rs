@@ -29,8 +29,8 @@ impl Driver {
             Packet::Pingresp => {
                 self.tally.count(Count::Pongs);
                 let phone = &mut self.phones[at as usize];
-                if std::mem::take(&mut phone.pinged) {
-                    let micros = ((now / 1000) as u32).wrapping_sub(phone.pinged_at);
+                if let Some(pinged) = phone.pinged.take() {
+                    let micros = ((now / 1000) as u32).wrapping_sub(pinged.get());
                     record(&mut latency.ping, u64::from(micros) * 1000);
                 }
                 Ok(())
@@ -74,6 +74,10 @@ impl Driver {
             return Err(Failure::NotSubscribed);
         }
         phone.stage = Stage::Ready;
+        // At QoS 1 a session that is kept is owed everything since it was made, another one what is published from now on.
+        if !(self.shared.plan.script.persistent && phone.known) {
+            phone.unicast1_floor = Floor(self.shared.ledger.unicast1(number));
+        }
         phone.known = true;
         phone.failures = 0;
         phone.unicast0_floor = Floor(self.shared.ledger.unicast0(number));
@@ -137,9 +141,10 @@ impl Driver {
     ) {
         let sequence = payload.sequence;
         let phone = &mut self.phones[at as usize];
+        let kept = self.shared.plan.script.persistent && phone.known;
         // Until its SUBACK a phone is owed nothing at QoS 0, but may get what the old subscription brings.
         let floor = |floor: Floor| {
-            if phone.stage == Stage::Ready {
+            if phone.stage == Stage::Ready || kept && payload.kind == Kind::Unicast1 {
                 floor
             } else {
                 Floor(sequence)
@@ -150,7 +155,10 @@ impl Driver {
                 let floor = floor(phone.unicast0_floor);
                 (phone.unicast0.take(sequence, floor), Count::Unicast0)
             }
-            Kind::Unicast1 => (phone.unicast1.take(sequence, Floor(0)), Count::Unicast1),
+            Kind::Unicast1 => {
+                let floor = floor(phone.unicast1_floor);
+                (phone.unicast1.take(sequence, floor), Count::Unicast1)
+            }
             Kind::Broadcast => {
                 let floor = floor(phone.broadcast_floor);
                 (phone.broadcast.take(sequence, floor), Count::Broadcast)
@@ -200,7 +208,12 @@ impl Driver {
         for at in 0..self.phones.len() as u32 {
             let number = self.number(at);
             let (phone, ledger) = (&self.phones[at as usize], &self.shared.ledger);
-            let mut owed = phone.unicast1.owed(ledger.unicast1(number), Floor(0));
+            let mut owed = 0;
+            if phone.stage == Stage::Ready || phone.known && self.shared.plan.script.persistent {
+                owed += phone
+                    .unicast1
+                    .owed(ledger.unicast1(number), phone.unicast1_floor);
+            }
             if phone.stage == Stage::Ready {
                 owed += phone
                     .unicast0

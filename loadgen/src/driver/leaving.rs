@@ -104,7 +104,7 @@ impl Driver {
             let clean = falls(shape.clean);
             self.hang_up(at, clean, now);
         }
-        if self.phones[at as usize].returning {
+        if self.phones[at as usize].stage == Stage::Returning {
             return;
         }
         self.come_back(at, back);
@@ -194,7 +194,7 @@ impl Driver {
 
     /// The phone calls at that moment, or when the broker is there again.
     pub(super) fn come_back(&mut self, at: u32, when: u64) {
-        self.phones[at as usize].returning = true;
+        self.phones[at as usize].stage = Stage::Returning;
         if let Some(gate) = &mut self.gate {
             gate.waiting.push(at);
             self.mark(at);
@@ -273,7 +273,7 @@ impl Driver {
             Back::Within(time) => clock::nanos(time).max(1),
             Back::AtOnce | Back::WhenListening => 1,
         };
-        if !self.phones[at as usize].returning {
+        if self.phones[at as usize].stage != Stage::Returning {
             let back = storming.began + self.rng.u64(0..within);
             self.come_back(at, back);
         }

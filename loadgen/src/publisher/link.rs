@@ -115,7 +115,7 @@ impl Link {
                 self.queue.push_back((phone, planned));
                 return Ok(());
             }
-            Kind::Unicast1 => ledger.next_unicast1(phone),
+            Kind::Unicast1 => ledger.next_unicast1(phone, now),
         };
         self.send(
             Payload {
@@ -183,7 +183,7 @@ impl Link {
         while self.inflight < WINDOW
             && let Some((phone, planned)) = self.queue.pop_front()
         {
-            let sequence = ledger.next_unicast1(phone);
+            let sequence = ledger.next_unicast1(phone, clock::now());
             self.send(
                 Payload {
                     run: ledger.run,
