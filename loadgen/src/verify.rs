@@ -58,6 +58,11 @@ impl Track {
         }
     }
 
+    /// The highest sequence seen, or 0.
+    pub fn highest(&self) -> u32 {
+        self.highest
+    }
+
     /// How many owed messages at the end of the sequence haven't come, `sent` being the last one published.
     pub fn owed(&self, sent: u32, floor: Floor) -> u32 {
         sent.saturating_sub(self.highest.max(floor.0))

@@ -138,3 +138,51 @@ fn a_session_that_ends_with_its_connection_is_not() {
     let (totals, published) = pushes_at_qos_1(false);
     assert!(totals.get(Count::Unicast1) < published, "{totals:?}");
 }
+
+/// As two processes would: each knows of its own pushes only, and the first one's broadcasts go to all.
+fn two_processes_share_a_run(persistent: bool) {
+    let server = serve();
+    let (first, second) = (
+        fleet(&server, 0, persistent),
+        fleet(&server, PHONES, persistent),
+    );
+    let (mut speaker, mut other) = (publisher(&first), publisher(&second));
+    speaker.run(endless(Kind::Broadcast, 300.0));
+    speaker.run(endless(Kind::Unicast0, 2000.0));
+    speaker.run(endless(Kind::Unicast1, 2000.0));
+    other.run(endless(Kind::Unicast0, 2000.0));
+    other.run(endless(Kind::Unicast1, 2000.0));
+    // Broadcasts are under way before the first phone calls, and while they get ready one after the other.
+    first.connect(200.0);
+    second.connect(200.0);
+    for fleet in [&first, &second] {
+        wait(fleet, |totals| totals.ready() == u64::from(PHONES));
+        churn(fleet);
+    }
+    calm(&first);
+    calm(&second);
+    other.stop();
+    wait(&second, |_| other.is_idle());
+    last_ones(&mut speaker, &[&first, &second]);
+    assert_eq!(first.ledger().broadcasts(), second.ledger().broadcasts());
+    for fleet in [&first, &second] {
+        fleet.settle();
+        let totals = fleet.totals();
+        assert_eq!(totals.missing(), 0, "{totals:?}");
+        assert_eq!(totals.get(Count::Foreign), 0, "{totals:?}");
+        assert_eq!(totals.get(Count::Duplicates), 0, "{totals:?}");
+        assert_eq!(totals.get(Count::Damaged), 0, "{totals:?}");
+        assert_eq!(totals.failed(), 0, "{totals:?}");
+        assert!(totals.get(Count::Broadcast) > u64::from(PHONES));
+    }
+}
+
+#[test]
+fn two_processes_share_a_run_with_sessions_that_are_kept() {
+    two_processes_share_a_run(true);
+}
+
+#[test]
+fn two_processes_share_a_run_with_sessions_that_end() {
+    two_processes_share_a_run(false);
+}

@@ -308,7 +308,7 @@ impl Driver {
 
     pub(super) fn leave(&mut self, at: u32, now: u64) {
         let number = self.number(at);
-        let phone = &mut self.phones[at as usize];
+        let phone = &self.phones[at as usize];
         if phone.stage == Stage::Ready {
             self.tally.count(Count::Unreadied);
             let ledger = &self.shared.ledger;
@@ -328,12 +328,7 @@ impl Driver {
                         .owed(ledger.unicast0(number), phone.unicast0_floor),
                     ledger.unicast0_age(number, now),
                 ),
-                (
-                    phone
-                        .broadcast
-                        .owed(ledger.broadcasts(), phone.broadcast_floor),
-                    ledger.broadcast_age(now),
-                ),
+                (self.broadcasts_owed(at), ledger.broadcast_age(now)),
             ];
             for (owed, age) in owed {
                 let fate = if age < IN_FLIGHT_MILLIS {
@@ -344,6 +339,7 @@ impl Driver {
                 self.tally.add(fate, u64::from(owed));
             }
         }
+        let phone = &mut self.phones[at as usize];
         phone.stage = Stage::Away;
         phone.spill = None;
         if let Some(stream) = phone.stream.take() {

@@ -150,6 +150,7 @@ impl Driver {
                 Floor(sequence)
             }
         };
+        let mut round = None;
         let (place, first) = match payload.kind {
             Kind::Unicast0 => {
                 let floor = floor(phone.unicast0_floor);
@@ -160,6 +161,21 @@ impl Driver {
                 (phone.unicast1.take(sequence, floor), Count::Unicast1)
             }
             Kind::Broadcast => {
+                round = self.shared.ledger.heard(sequence, payload.planned);
+                if phone.stage == Stage::Ready
+                    && phone.broadcast.highest() <= phone.broadcast_floor.0
+                {
+                    let next = if payload.planned < phone.since {
+                        sequence + 1
+                    } else {
+                        sequence
+                    };
+                    phone.broadcast_floor = self.shared.ledger.broadcast_floor(
+                        phone.broadcast_floor,
+                        next,
+                        phone.since,
+                    );
+                }
                 let floor = floor(phone.broadcast_floor);
                 (phone.broadcast.take(sequence, floor), Count::Broadcast)
             }
@@ -198,9 +214,22 @@ impl Driver {
             Kind::Unicast1 => record(&mut latency.unicast1, took),
             Kind::Broadcast => {
                 record(&mut latency.broadcast, took);
-                self.shared.ledger.round(sequence).arrived(took / 1000);
+                if let Some(round) = round {
+                    round.arrived(now);
+                }
             }
         }
+    }
+
+    /// Broadcasts that a ready phone has still to get.
+    pub(super) fn broadcasts_owed(&self, at: u32) -> u32 {
+        let (phone, ledger) = (&self.phones[at as usize], &self.shared.ledger);
+        let sent = ledger.broadcasts();
+        let mut floor = phone.broadcast_floor;
+        if phone.broadcast.highest() <= floor.0 {
+            floor = ledger.broadcast_floor(floor, sent + 1, phone.since);
+        }
+        phone.broadcast.owed(sent, floor)
     }
 
     /// Counts as missing what every phone is owed and hasn't got.
@@ -218,9 +247,7 @@ impl Driver {
                 owed += phone
                     .unicast0
                     .owed(ledger.unicast0(number), phone.unicast0_floor);
-                owed += phone
-                    .broadcast
-                    .owed(ledger.broadcasts(), phone.broadcast_floor);
+                owed += self.broadcasts_owed(at);
             }
             self.tally.add(Count::Gaps, u64::from(owed));
         }

@@ -40,6 +40,7 @@ impl Link {
     pub(super) fn connect(
         target: SocketAddr,
         version: Version,
+        ledger: &Ledger,
         index: usize,
     ) -> Result<Self, PublishError> {
         let stream =
@@ -58,7 +59,9 @@ impl Link {
             inflight: 0,
             next_id: 1,
         };
-        let id = format!("publisher-{}-{index}", std::process::id());
+        // Unlike that of another part of the run, on this machine or another.
+        let (first, _) = ledger.phones();
+        let id = format!("publisher-{}-{first}-{index}", std::process::id());
         Connect::new(version, &id).encode(&mut link.output);
         link.stream
             .write_all(&link.output)
@@ -110,7 +113,7 @@ impl Link {
         let now = clock::now();
         let sequence = match kind {
             Kind::Unicast0 => ledger.next_unicast0(phone, now),
-            Kind::Broadcast => ledger.next_broadcast(now),
+            Kind::Broadcast => ledger.next_broadcast(planned, now),
             Kind::Unicast1 if self.inflight >= WINDOW || !self.queue.is_empty() => {
                 self.queue.push_back((phone, planned));
                 return Ok(());
