@@ -95,6 +95,22 @@ pub enum Return {
     Restart,
 }
 
+/// Which phones, as they were typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Their numbers.
+    pub range: Range<u32>,
+    /// They were typed as a range: other processes have others.
+    pub part: bool,
+}
+
+fn numbers(text: &str) -> Result<Numbers, String> {
+    units::range(text).map(|range| Numbers {
+        range,
+        part: text.contains(".."),
+    })
+}
+
 /// What every scenario is told.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Shared {
@@ -102,8 +118,8 @@ pub struct Shared {
     #[arg(long, value_delimiter = ',', value_name = "ADDR")]
     pub addr: Option<Vec<SocketAddr>>,
     /// Phones: a count, or a range of numbers (250k..500k) where several processes share a scenario [default: 1k]
-    #[arg(long, short = 'n', value_name = "N", value_parser = units::range)]
-    pub connections: Option<Range<u32>>,
+    #[arg(long, short = 'n', value_name = "N", value_parser = numbers)]
+    pub connections: Option<Numbers>,
     /// Connects a second, whether the broker keeps up or not [default: 1k]
     #[arg(long, short, value_name = "N", value_parser = units::rate)]
     pub rate: Option<f64>,
@@ -221,7 +237,7 @@ mod tests {
         .unwrap();
         let (kind, shared) = cli.command.scenario().unwrap();
         assert_eq!(kind, Kind::Churn(Some(0.005)));
-        assert_eq!(shared.connections, Some(250_000..500_000));
+        assert_eq!(shared.connections, numbers("250k..500k").ok());
         assert_eq!(
             (shared.rate, shared.time),
             (Some(20_000.0), Some(Duration::from_secs(120)))

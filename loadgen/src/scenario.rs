@@ -235,7 +235,8 @@ impl Scenario {
     fn from(kind: Kind, shared: &Shared, file: &File) -> Self {
         let defaults = Defaults::of(kind);
         // The rates of a file are those of the whole scenario; a process that has a part of its phones does that part of them.
-        let (phones, part) = match (&shared.connections, &file.phones) {
+        let own = shared.connections.as_ref();
+        let (phones, part) = match (own.map(|own| &own.range), &file.phones) {
             (Some(own), Some(all)) if own.start >= all.0.start && own.end <= all.0.end => {
                 (own.clone(), own.len() as f64 / all.0.len() as f64)
             }
@@ -243,7 +244,9 @@ impl Scenario {
             (None, Some(all)) => (all.0.clone(), 1.0),
             (None, None) => (0..defaults.phones, 1.0),
         };
-        let shared_run = shared.connections.as_ref().is_some_and(|own| own.start > 0);
+        // A plain count is another size of the scenario, at the rates it has.
+        let is_part = own.is_some_and(|own| own.part);
+        let part = if is_part { part } else { 1.0 };
         let phases = phases(kind, shared.time, file, phones.len() as f64, part);
         let typed = shared.show.expect.clone();
         let expect = typed
@@ -273,7 +276,7 @@ impl Scenario {
             late: time(file.late, 1),
             last_ones: time(file.last_ones, 10),
             // Parts of one run must carry one number without a word between their processes.
-            run: file.run.or(shared_run.then_some(1)),
+            run: file.run.or(is_part.then_some(1)),
             quiet: file.quiet.unwrap_or(false),
             server: shared.pid,
             phases,

@@ -129,7 +129,9 @@ fn unicasts_arrive_at_both_qos() {
 fn mixed_does_all_of_it() {
     let report = run(Here::start().addr, &["mixed", "--message-rate", "1k"]);
     assert!(report["messages"]["published_broadcast"].as_u64() >= Some(1));
-    assert_eq!(report["storms"][0]["dropped"], 5, "{report:#}");
+    // Each of the threads rounds its part.
+    let dropped = report["storms"][0]["dropped"].as_u64().unwrap();
+    assert!((4..=6).contains(&dropped), "{report:#}");
 }
 
 #[test]

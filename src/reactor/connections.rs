@@ -53,6 +53,16 @@ pub struct Connections {
 }
 
 impl Connections {
+    /// Lets go of the memory of connections that have gone.
+    pub fn give_back(&mut self) {
+        self.slots.give_back();
+        self.outbox.give_back();
+        self.leftovers.shrink_to_fit();
+        self.closing.shrink_to_fit();
+        self.lost.shrink_to_fit();
+        self.drained.shrink_to_fit();
+    }
+
     /// Without any connection.
     pub fn new(
         me: ReactorId,

@@ -137,6 +137,15 @@ impl<T> Outgoing<T> {
 }
 
 impl<T> Post<T> {
+    /// Lets go of what is kept to be filled again.
+    pub fn give_back(&mut self) {
+        self.spare = Vec::new();
+        for outgoing in &mut self.waiting {
+            outgoing.sealed.shrink_to_fit();
+            outgoing.open.shrink_to_fit();
+        }
+    }
+
     /// Outgoing mail for the receivers of `boxes`.
     pub fn new(boxes: Arc<[Mailbox<T>]>) -> Self {
         let waiting = boxes

@@ -215,6 +215,8 @@ struct Crowd {
     most: usize,
     /// There was a crowd, and some of it is left.
     came: bool,
+    /// Ticks in which memory is given back yet.
+    echoes: u32,
 }
 
 impl Reactor {

@@ -53,6 +53,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// Lets go of its memory between two turns' packets.
+    pub fn give_back(&mut self) {
+        if self.bytes.is_empty() && self.touched.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Append a packet to a connection's chain.
     pub fn push(&mut self, conn: ConnId, chain: &mut Chain, packet: &[u8]) {
         let start = self.bytes.len() as u32;

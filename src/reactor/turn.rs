@@ -221,8 +221,16 @@ impl Reactor {
         if is_half_gone || is_gone {
             self.crowd.came = held > 0;
             self.crowd.most = held;
-            self.io.connections.slots.give_back();
+            self.io.connections.give_back();
+            self.io.post.give_back();
+            self.inbox.shrink_to_fit();
+            self.due = Vec::new();
             self.shard.give_back();
+            self.crowd.echoes = limits::CROWD_ECHOES;
+        }
+        // Other threads free what was theirs, and what was allocated here, a little later.
+        if self.crowd.echoes > 0 {
+            self.crowd.echoes -= 1;
             sys::memory::give_back();
         }
     }

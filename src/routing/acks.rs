@@ -70,7 +70,7 @@ impl Shard {
         reason: ReasonCode,
         port: &mut impl Port,
     ) {
-        let version = self.sessions[idx].version;
+        let version = self.sessions[idx].version();
         if reason == ReasonCode::SUCCESS || version != Version::V5 {
             self.send(idx, &ack::plain(kind, id), port);
             return;

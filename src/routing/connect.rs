@@ -1,14 +1,15 @@
 //! CONNECT: a session begins or goes on (MQTT 5 section 3.1, 4.1).
 
+use std::num::NonZeroU32;
+
 use super::port::{CloseCause, Port};
 use super::{Attached, Shard, greet};
-use crate::clock::{Millis, Tick};
+use crate::clock::Millis;
 use crate::ids::{ConnId, SessionIdx};
 use crate::session::alias::Outbound;
 use crate::session::message::Message;
-use crate::session::{Flags, Presence, Session, Will};
+use crate::session::{Flags, Session, Will};
 use crate::topic::validate_name;
-use crate::wheel::Link;
 use crate::wire::{Connack, Connect, ReasonCode, Version};
 
 impl Shard {
@@ -125,33 +126,22 @@ impl Shard {
         if !self.take_session_place() {
             return None;
         }
-        self.serial = self.serial.wrapping_add(1);
         let text = self.ids.insert(client_id.as_bytes());
-        let at = self.sessions.0.insert(Session {
-            client_id: text,
-            serial: self.serial,
-            presence: Presence::Offline {
-                until: Tick(u32::MAX),
-            },
-            flow: None,
-            extras: None,
-            expiry: 0,
-            link: Link::default(),
-            max_packet: u32::MAX,
-            last_id: 0,
-            window: 0,
-            version: Version::V311,
-            flags: Flags::default(),
-        });
+        let serial = self.next_serial();
+        let at = self.sessions.0.insert(Session::new(text, serial));
         let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
-        self.by_id.insert_unique(hash.0, at as u32, |&at| {
-            let text = std::str::from_utf8(ids.get(sessions[at as usize].client_id))
-                .expect("client identifiers are stored as checked");
-            hasher.hash(text).0
+        self.by_id.insert(hash, at as u32, |at| {
+            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
         });
         self.counters().sessions.add(1);
         Some((SessionIdx(at as u32), false))
+    }
+
+    /// They count up; 0 is left out.
+    fn next_serial(&mut self) -> NonZeroU32 {
+        self.serial = self.serial.wrapping_add(1).max(1);
+        NonZeroU32::new(self.serial).expect("at least 1")
     }
 
     /// The new connection is the session's.
@@ -169,18 +159,21 @@ impl Shard {
         };
         let aliases = connect.topic_alias_maximum.min(mqtt.topic_alias_maximum);
         let session = &mut self.sessions[idx];
-        session.presence = Presence::Online(conn);
-        session.expiry = expiry;
-        session.version = connect.version;
-        session.max_packet = connect.maximum_packet_size.unwrap_or(u32::MAX);
-        session.window = connect.receive_maximum.min(mqtt.max_inflight);
-        session.flags = Flags::default();
+        session.go_online(conn, expiry);
+        session.set_version(connect.version);
+        session.set_window(connect.receive_maximum, mqtt.max_inflight);
+        session.flags.clear();
         session.flags.put(
             Flags::PROBLEM_INFORMATION,
             connect.request_problem_information,
         );
-        if will.is_some() || aliases > 0 {
+        let max_packet = connect.maximum_packet_size;
+        if let Some(extras) = session.some_extras_mut() {
+            extras.max_packet = None;
+        }
+        if will.is_some() || aliases > 0 || max_packet.is_some() {
             let extras = session.extras_mut();
+            extras.max_packet = max_packet;
             extras.will = will;
             extras.aliases_out = (aliases > 0).then(|| Outbound::new(aliases));
         }
@@ -206,10 +199,11 @@ impl Shard {
     ) {
         let mqtt = &self.shared.mqtt;
         let session = &self.sessions[idx];
+        let expiry = session.expiry().expect("it has just got a connection");
         let keep_alive = self.keep_alive(connect);
         let connack = Connack {
             session_present: present,
-            session_expiry: (session.expiry != connect.session_expiry).then_some(session.expiry),
+            session_expiry: (expiry != connect.session_expiry).then_some(expiry),
             receive_maximum: Some(mqtt.receive_maximum),
             maximum_packet_size: Some(mqtt.max_packet_size),
             assigned_client_id: assigned,

@@ -5,6 +5,7 @@
 //! nothing for the length of the write timeout, or a publisher has waited for two: then it is cut off. For an absent client, and for one
 //! that is not read from, [`QueueFull`] decides.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::port::{CloseCause, Port};
@@ -12,6 +13,7 @@ use super::{Fault, Shard, subscribe};
 use crate::clock::Millis;
 use crate::config::resolved::QueueFull;
 use crate::ids::SessionIdx;
+use crate::limits;
 use crate::session::Flags;
 use crate::session::alias::Naming;
 use crate::session::flow::{Delivery, Inflight, QueueLimits, Queued};
@@ -110,8 +112,9 @@ impl Shard {
         };
         match conn {
             Some(conn) => {
+                let most = self.mqtt().max_inflight;
                 let session = &mut self.sessions[idx];
-                let (window, mut last_id) = (usize::from(session.window), session.last_id);
+                let (window, mut last_id) = (session.window(most), session.last_id);
                 let flow = session.flow_mut();
                 if flow.is_open(window) && port.has_room(conn) {
                     let id = flow.launch(delivery, &mut last_id);
@@ -142,17 +145,45 @@ impl Shard {
 
     /// Publishers wait for a connected client: it is looked at again after the write timeout.
     fn watch_for_stall(&mut self, idx: SessionIdx, now: Millis) {
-        if !self.sessions[idx].link.is_linked() {
+        let session = &mut self.sessions[idx];
+        if let Some(conn) = session.conn()
+            && !session.flags.has(Flags::STALLING)
+        {
+            session.flags.put(Flags::STALLING, true);
             let due = now
                 .tick()
                 .after_millis(u64::from(self.mqtt().write_timeout) * 1000);
-            self.wheel.schedule(&mut self.sessions, idx.0, due);
+            let id = self.id_of(idx);
+            self.stalls.push_back((due, id, conn));
+        }
+    }
+
+    /// Looks at those for which publishers have waited for the length of the write timeout; all wait equally long, so they stand in order.
+    pub(super) fn check_stalls(&mut self, now: Millis, port: &mut impl Port) {
+        for _ in 0..limits::SESSION_TIMERS {
+            let Some(&(due, id, conn)) = self.stalls.front() else {
+                break;
+            };
+            if due > now.tick() {
+                break;
+            }
+            self.stalls.pop_front();
+            // The flag went with the connection.
+            if let Some(idx) = self.live(id)
+                && self.sessions[idx].conn() == Some(conn)
+            {
+                self.sessions[idx].flags.put(Flags::STALLING, false);
+                self.check_stall(idx, now, port);
+            }
+        }
+        if self.stalls.is_empty() {
+            self.stalls = VecDeque::new();
         }
     }
 
     /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout or not enough in twice
     /// that, must not hold them up any longer.
-    pub(super) fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+    fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;
         };
@@ -214,8 +245,9 @@ impl Shard {
     pub(super) fn pump(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let limits = self.queue_limits();
         while let Some(conn) = self.sessions[idx].conn() {
+            let most = self.mqtt().max_inflight;
             let session = &mut self.sessions[idx];
-            let (window, mut last_id) = (usize::from(session.window), session.last_id);
+            let (window, mut last_id) = (session.window(most), session.last_id);
             let Some(flow) = &mut session.flow else { break };
             if !port.has_room(conn) {
                 break;
@@ -301,15 +333,15 @@ impl Shard {
             return true;
         };
         let counters = self.shared.counters.of(self.me);
+        let (version, max_packet) = (session.version(), session.max_packet());
         let aliases = session
-            .extras
-            .as_deref_mut()
+            .some_extras_mut()
             .and_then(|extras| extras.aliases_out.as_mut());
         if !grant.alone && grant.ids.is_empty() && aliases.is_none() && !dup {
-            let (packet, id_at) =
-                self.frames
-                    .get(message, now, session.version, grant.qos, grant.retain);
-            if packet.len() > session.max_packet as usize {
+            let (packet, id_at) = self
+                .frames
+                .get(message, now, version, grant.qos, grant.retain);
+            if packet.len() > max_packet {
                 counters.dropped_too_large.add(1);
                 return false;
             }
@@ -342,8 +374,8 @@ impl Shard {
         };
         let packet = &mut self.scratch.packet;
         packet.clear();
-        publish::encode(packet, session.version, &out, id);
-        if packet.len() > session.max_packet as usize {
+        publish::encode(packet, version, &out, id);
+        if packet.len() > max_packet {
             counters.dropped_too_large.add(1);
             return false;
         }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use slab::Slab;
+
 use super::port::{CloseCause, Port};
-use super::{Fault, Shard, Verdict};
+use super::{Fault, Shard, Timer, Verdict};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ConnId, SessionIdx};
 use crate::session::alias::Inbound;
-use crate::session::{Flags, Presence, Will};
+use crate::session::{Session, Will};
+use crate::wheel::Link;
 use crate::wire::{Disconnect, ReasonCode};
 
 impl Shard {
@@ -20,11 +23,15 @@ impl Shard {
         port: &mut impl Port,
     ) -> Result<Verdict, Fault> {
         if let Some(expiry) = disconnect.session_expiry {
-            if self.sessions[idx].expiry == 0 && expiry > 0 {
+            if self.sessions[idx].expiry() == Some(0) && expiry > 0 {
                 // Section 3.14.2.2.2: a session that was to end with its connection can't be made to stay.
                 return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
             }
-            self.sessions[idx].expiry = expiry.min(self.mqtt().max_session_expiry);
+            let expiry = expiry.min(self.mqtt().max_session_expiry);
+            let session = &mut self.sessions[idx];
+            if let Some(conn) = session.conn() {
+                session.go_online(conn, expiry);
+            }
         }
         // Section 3.14.4: only a normal disconnection takes the will back.
         let with_will = disconnect.reason != ReasonCode::SUCCESS;
@@ -82,21 +89,22 @@ impl Shard {
         self.counters().sessions_online.sub(1);
         self.cancel_queries(idx);
         let session = &mut self.sessions[idx];
-        let until = session.end_from(now);
-        session.presence = Presence::Offline { until };
-        session.flags = Flags::default();
-        if let Some(extras) = &mut session.extras {
+        let expiry = session.expiry().unwrap_or(0);
+        session.go_offline(Session::end_from(expiry, now));
+        session.flags.clear();
+        if let Some(extras) = session.some_extras_mut() {
             extras.aliases_in = Inbound::default();
             extras.aliases_out = None;
+            extras.max_packet = None;
             if !with_will {
                 extras.will = None;
             }
         }
-        if session.expiry == 0 {
+        if expiry == 0 {
             self.end(idx, now, port);
             return;
         }
-        let extras = session.extras.as_deref_mut();
+        let extras = session.some_extras_mut();
         let delay = extras
             .as_ref()
             .and_then(|extras| extras.will.as_ref())
@@ -121,19 +129,39 @@ impl Shard {
         self.schedule(idx);
     }
 
+    /// Sets the timer of a session without a connection.
     fn schedule(&mut self, idx: SessionIdx) {
         match self.sessions[idx].next_due() {
             Some(due) if due < Tick(u32::MAX) => {
-                self.wheel.schedule(&mut self.sessions, idx.0, due);
+                let timer = self.sessions[idx].timer().unwrap_or_else(|| {
+                    let timer = self.timers.0.insert(Timer {
+                        link: Link::default(),
+                        session: idx,
+                    });
+                    self.sessions[idx].set_timer(Some(timer as u32));
+                    timer as u32
+                });
+                self.wheel.schedule(&mut self.timers, timer, due);
             }
-            _ => self.wheel.cancel(&mut self.sessions, idx.0),
+            _ => self.forget_timer(idx),
+        }
+    }
+
+    fn forget_timer(&mut self, idx: SessionIdx) {
+        if let Some(timer) = self.sessions[idx].timer() {
+            self.sessions[idx].set_timer(None);
+            self.wheel.cancel(&mut self.timers, timer);
+            self.timers.0.remove(timer as usize);
+            if self.timers.0.is_empty() {
+                self.timers.0 = Slab::new();
+            }
         }
     }
 
     /// The client is back: nothing ends, and a will whose delay still runs is not published.
     pub(super) fn wake(&mut self, idx: SessionIdx) {
-        self.wheel.cancel(&mut self.sessions, idx.0);
-        if let Some(extras) = &mut self.sessions[idx].extras {
+        self.forget_timer(idx);
+        if let Some(extras) = self.sessions[idx].some_extras_mut() {
             extras.will = None;
             extras.will_due = None;
         }
@@ -142,8 +170,7 @@ impl Shard {
     /// The wheel says that something of an offline session is due.
     pub(super) fn session_due(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let session = &mut self.sessions[idx];
-        let Presence::Offline { until } = session.presence else {
-            self.check_stall(idx, now, port);
+        let Some(until) = session.until() else {
             return;
         };
         if until <= now.tick() {
@@ -151,7 +178,7 @@ impl Shard {
             return;
         }
         let mut will = None;
-        if let Some(extras) = &mut session.extras
+        if let Some(extras) = session.some_extras_mut()
             && extras.will_due.is_some_and(|due| due <= now.tick())
         {
             extras.will_due = None;
@@ -164,16 +191,20 @@ impl Shard {
 
     /// The session ends, and all that is its: its will is published at the latest now, its shared messages go to other members.
     pub(super) fn end(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        self.wheel.cancel(&mut self.sessions, idx.0);
+        self.forget_timer(idx);
         self.cancel_queries(idx);
         self.leave_groups(idx, port);
         self.clear_subscriptions(idx, port);
         let hash = self.shared.hasher.hash(self.client_id(idx));
-        if let Ok(entry) = self.by_id.find_entry(hash.0, |&at| at == idx.0) {
-            entry.remove();
-        }
-        let session = self.sessions.0.remove(idx.index());
+        let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
+        self.by_id.remove(hash, idx.0, |at| {
+            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
+        });
+        let mut session = self.sessions.0.remove(idx.index());
         self.ids.remove(session.client_id);
+        let will = session
+            .some_extras_mut()
+            .and_then(|extras| extras.will.take());
         self.give_session_place();
         self.counters().sessions.sub(1);
         if let Some(flow) = session.flow {
@@ -187,7 +218,6 @@ impl Shard {
                 }
             }
         }
-        let will = session.extras.and_then(|mut extras| extras.will.take());
         self.publish_will(will, now, port);
     }
 

@@ -27,7 +27,7 @@ impl Shard {
             }
         }
         self.counters().packets_in.add(1);
-        let version = self.sessions[idx].version;
+        let version = self.sessions[idx].version();
         let done = match frame.packet_type() {
             // The most frequent: past the large enum of all packets.
             Some(PacketType::Publish) => match Publish::decode(frame, version) {
@@ -143,7 +143,7 @@ impl Shard {
     pub(super) fn send(&mut self, idx: SessionIdx, packet: &[u8], port: &mut impl Port) {
         let session = &self.sessions[idx];
         let Some(conn) = session.conn() else { return };
-        if packet.len() > session.max_packet as usize {
+        if packet.len() > session.max_packet() {
             self.doom(idx, Fault::new(ReasonCode::PACKET_TOO_LARGE));
             return;
         }
@@ -169,8 +169,8 @@ impl Shard {
         };
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
-        packet.encode(session.version, &mut out);
-        if out.len() <= session.max_packet as usize {
+        packet.encode(session.version(), &mut out);
+        if out.len() <= session.max_packet() {
             self.send(idx, &out, port);
         }
         self.scratch.packet = out;
@@ -251,15 +251,19 @@ impl Shard {
         let mut due = std::mem::take(&mut self.scratch.due);
         due.clear();
         self.wheel.expire(
-            &mut self.sessions,
+            &mut self.timers,
             now.tick(),
             limits::SESSION_TIMERS,
             &mut due,
         );
         for at in due.drain(..) {
-            self.session_due(SessionIdx(at), now, port);
+            // One that is due may end another's session, and its timer with it.
+            if let Some(timer) = self.timers.0.get(at as usize) {
+                self.session_due(timer.session, now, port);
+            }
         }
         self.scratch.due = due;
+        self.check_stalls(now, port);
         self.tell_members(port);
         self.sweep_retained(now);
         self.publish_sys(now, port);

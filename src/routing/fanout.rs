@@ -43,6 +43,12 @@ pub(super) struct Fanouts {
 }
 
 impl Fanouts {
+    /// Lets go of room that is not in use.
+    pub(super) fn give_back(&mut self) {
+        self.lanes.shrink_to_fit();
+        self.turns.shrink_to_fit();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
@@ -99,7 +105,7 @@ impl Shard {
         self.index
             .matching(message.hash, message.topic(), &mut matched);
         if let [filter] = *matched
-            && let [entry] = *self.index.subscribers(filter)
+            && let Some(entry) = self.index.only_subscriber(filter)
             && !self.fanouts.has_lane(message.hash)
             && !self.is_spent()
         {
@@ -113,7 +119,7 @@ impl Shard {
         }
         let total: usize = matched
             .iter()
-            .map(|filter| self.index.subscribers(*filter).len())
+            .map(|&filter| self.index.audience(filter))
             .sum();
         // Filters cost their search, whoever has them and whenever they are served.
         self.delivered += matched.len();
@@ -133,7 +139,6 @@ impl Shard {
             }
         } else {
             let mut entries = std::mem::take(&mut self.scratch.entries);
-            entries.clear();
             self.index.snapshot(&matched, &mut entries);
             self.serve(&message, &entries, self.serial, &matched, now, port);
             self.scratch.entries = entries;
@@ -187,9 +192,9 @@ impl Shard {
             let Some(session) = self.sessions.0.get(idx.index()) else {
                 continue;
             };
-            let came_later = serial.wrapping_sub(session.serial) > u32::MAX / 2;
+            let came_later = serial.wrapping_sub(session.serial.get()) > u32::MAX / 2;
             let options = entry.options();
-            let own = options.no_local && message.is_from(self.me, idx, session.serial);
+            let own = options.no_local && message.is_from(self.me, idx, session.serial.get());
             if came_later || own {
                 continue;
             }

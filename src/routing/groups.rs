@@ -120,7 +120,7 @@ impl Shard {
     }
 
     fn place(&self, idx: SessionIdx, group: u32) -> Option<usize> {
-        let shared = &self.sessions[idx].extras.as_ref()?.shared;
+        let shared = &self.sessions[idx].extras()?.shared;
         shared
             .iter()
             .find(|sub| sub.group == group)
@@ -176,7 +176,7 @@ impl Shard {
         let last = group.members.len() - 1;
         group.swap(at, place, last, &mut self.sessions);
         group.members.pop();
-        if let Some(extras) = &mut self.sessions[idx].extras {
+        if let Some(extras) = self.sessions[idx].some_extras_mut() {
             extras.shared.retain(|sub| sub.group != at);
         }
         self.sessions[idx].tidy();
@@ -186,7 +186,7 @@ impl Shard {
 
     /// The session ends: it leaves all its groups.
     pub(super) fn leave_groups(&mut self, idx: SessionIdx, port: &mut impl Port) {
-        let Some(extras) = &self.sessions[idx].extras else {
+        let Some(extras) = self.sessions[idx].extras() else {
             return;
         };
         let keys: Vec<_> = extras
@@ -211,7 +211,7 @@ impl Shard {
     }
 
     fn move_member(&mut self, idx: SessionIdx, online: bool, port: &mut impl Port) {
-        let Some(extras) = &self.sessions[idx].extras else {
+        let Some(extras) = self.sessions[idx].extras() else {
             return;
         };
         for sub in extras.shared.clone() {

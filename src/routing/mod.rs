@@ -39,17 +39,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::clock::Millis;
+use crate::clock::{Millis, Tick};
 use crate::config::resolved::Mqtt;
 use crate::counters::{AllCounters, Counters};
 use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
+use crate::session::Session;
 use crate::session::message::Message;
-use crate::session::{Presence, Session};
 use crate::topic::arena::Arena;
+use crate::topic::table::Table;
 use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
@@ -148,11 +149,22 @@ impl From<WireError> for Fault {
     }
 }
 
-/// The sessions of a shard. A type of its own, so that the wheel can borrow the links alone.
+/// The sessions of a shard.
 #[derive(Debug)]
 struct Sessions(Slab<Session>);
 
-impl Links for Sessions {
+/// When a session without a connection is looked at again. Apart from the sessions, for those with a connection have none.
+#[derive(Debug)]
+struct Timer {
+    link: Link,
+    session: SessionIdx,
+}
+
+/// The timers of a shard. A type of its own, so that the wheel can borrow them alone.
+#[derive(Debug, Default)]
+struct Timers(Slab<Timer>);
+
+impl Links for Timers {
     fn link(&mut self, index: u32) -> &mut Link {
         &mut self.0[index as usize].link
     }
@@ -180,9 +192,12 @@ pub struct Shard {
     sessions: Sessions,
     /// Client identifiers, and the table that finds a session by one.
     ids: Arena,
-    by_id: HashTable<u32>,
+    by_id: Table,
     serial: u32,
     wheel: Wheel,
+    timers: Timers,
+    /// Connected clients for which publishers wait, in the order in which they are looked at.
+    stalls: VecDeque<(Tick, SessionId, ConnId)>,
     index: Index,
     own: Own,
     routes: Routes,
@@ -254,9 +269,11 @@ impl Shard {
             me,
             sessions: Sessions(Slab::with_capacity(capacity)),
             ids: Arena::default(),
-            by_id: HashTable::new(),
+            by_id: Table::default(),
             serial: 0,
             wheel: Wheel::new(limits::SESSION_WHEEL_BUCKETS, now.tick()),
+            timers: Timers::default(),
+            stalls: VecDeque::new(),
             index: Index::new(hasher.clone()),
             own: Own::new(me, Arc::clone(&shared.masks)),
             routes: Routes::new(hasher),
@@ -319,10 +336,10 @@ impl Shard {
 
     fn find(&self, client_id: &str) -> Option<SessionIdx> {
         let hash = self.shared.hasher.hash(client_id);
-        let found = self.by_id.find(hash.0, |&at| {
+        let found = self.by_id.find(hash, |at| {
             self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes()
         });
-        found.map(|&at| SessionIdx(at))
+        found.map(SessionIdx)
     }
 
     fn client_id(&self, idx: SessionIdx) -> &str {
@@ -332,14 +349,14 @@ impl Shard {
     fn id_of(&self, idx: SessionIdx) -> SessionId {
         SessionId {
             idx,
-            serial: self.sessions[idx].serial,
+            serial: self.sessions[idx].serial.get(),
         }
     }
 
     /// The session, unless it has ended since.
     fn live(&self, id: SessionId) -> Option<SessionIdx> {
         let session = self.sessions.0.get(id.idx.index())?;
-        (session.serial == id.serial).then_some(id.idx)
+        (session.serial.get() == id.serial).then_some(id.idx)
     }
 
     /// The connection of a session, for the reactor's own checks.
@@ -363,10 +380,18 @@ impl Shard {
                 "a client identifier leads to another session"
             );
             online += u64::from(session.conn().is_some());
-            if let Presence::Offline { .. } = session.presence {
-                assert!(
-                    session.expiry > 0,
-                    "a session that should have ended with its connection"
+            if let Some(timer) = session.timer() {
+                let timer = self.timers.0.get(timer as usize);
+                assert_eq!(
+                    timer.map(|timer| timer.session),
+                    Some(idx),
+                    "another's timer"
+                );
+            } else if let Some(until) = session.until() {
+                assert_eq!(
+                    until,
+                    Tick(u32::MAX),
+                    "a session that ends, without a timer"
                 );
             }
             if let Some(flow) = &session.flow {
@@ -387,15 +412,27 @@ impl Shard {
             self.sessions.0.len() as u64,
             "sessions drifted"
         );
+        self.by_id
+            .check_invariants(|at| self.shared.hasher.hash(self.client_id(SessionIdx(at))));
         self.groups.check_invariants();
         self.index.check_invariants();
     }
 
-    /// Lets go of the memory that sessions took which have ended, if none is left.
+    /// Lets go of the memory that sessions took which have ended, if none is left; and of buffers that are kept from packet to packet. A small one
+    /// that stays keeps a whole page of the allocator, full of what has gone, from going back.
     pub fn give_back(&mut self) {
+        self.scratch = Scratch::default();
+        self.spares = Vec::new();
+        self.fanouts.give_back();
+        self.asking.shrink_to_fit();
+        self.doomed.shrink_to_fit();
+        self.watches.shrink_to_fit();
+        self.spreading.shrink_to_fit();
         if self.sessions.0.is_empty() {
             self.sessions.0 = Slab::with_capacity(self.sessions.0.capacity());
-            self.by_id = HashTable::new();
+            self.subacks.shrink_to_fit();
+            self.ids = Arena::default();
+            self.index.give_back();
         }
     }
 

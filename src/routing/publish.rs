@@ -201,8 +201,7 @@ impl Shard {
         let session = &mut self.sessions[idx];
         if publish.topic.is_empty() {
             let known = session
-                .extras
-                .as_ref()
+                .extras()
                 .and_then(|extras| extras.aliases_in.get(alias));
             return known
                 .map(|topic| Cow::Owned(topic.to_owned()))

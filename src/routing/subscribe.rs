@@ -98,7 +98,7 @@ impl Shard {
         }
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
-        Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
+        Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version(), &mut out);
         match request.known {
             None => {
                 self.send(idx, &out, port);
@@ -330,7 +330,7 @@ impl Shard {
             codes.push(code.0);
         }
         let mut out = Vec::new();
-        Unsuback::new(packet.packet_id, &codes).encode(self.sessions[idx].version, &mut out);
+        Unsuback::new(packet.packet_id, &codes).encode(self.sessions[idx].version(), &mut out);
         self.send(idx, &out, port);
     }
 
@@ -389,8 +389,7 @@ impl Shard {
 
     fn subscriptions_of(&self, idx: SessionIdx) -> usize {
         let shared = self.sessions[idx]
-            .extras
-            .as_ref()
+            .extras()
             .map_or(0, |extras| extras.shared.len());
         self.index.count(idx) + shared
     }

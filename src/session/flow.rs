@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::session::Extras;
 use crate::session::message::Message;
 use crate::session::receipts::Receipts;
 use crate::topic::GroupKey;
@@ -104,12 +105,17 @@ pub struct Flow {
     overdue: usize,
     /// What the client has published.
     pub receipts: Receipts,
+    /// What few sessions have. Here, for a session is one pointer smaller then.
+    pub extras: Option<Box<Extras>>,
 }
 
 impl Flow {
-    /// Nothing is in flight, waiting or owed: the box can go.
+    /// Nothing is in flight, waiting or owed, and there are no extras: the box can go.
     pub fn is_idle(&self) -> bool {
-        self.inflight.is_empty() && self.queue.is_empty() && self.receipts.is_empty()
+        self.inflight.is_empty()
+            && self.queue.is_empty()
+            && self.receipts.is_empty()
+            && self.extras.is_none()
     }
 
     /// Messages in flight on this connection.

@@ -1,6 +1,6 @@
 //! Sessions: what the server knows of a client, connected or not, and the protocol's rules for one of them.
 //!
-//! Pure: packets and `now` come in, what to do is read off. A session lives in its shard's slab (`routing`), 64 bytes each; what only
+//! Pure: packets and `now` come in, what to do is read off. A session lives in its shard's slab (`routing`), 32 bytes each; what only
 //! some sessions need is boxed and there only while it is needed.
 
 pub mod alias;
@@ -8,57 +8,56 @@ pub mod flow;
 pub mod message;
 pub mod receipts;
 
+use std::num::NonZeroU32;
+
 use crate::clock::{Millis, Tick};
 use crate::ids::ConnId;
 use crate::topic::arena::StrRef;
-use crate::wheel::Link;
 use crate::wire::Version;
 use flow::Flow;
 use message::Message;
 
-/// One session. The fields that only a connection gives (version, maximum packet size, …) are of the last one.
+/// One session. What only a connection gives (version, window, …) is of the last one.
 #[derive(Debug)]
 pub struct Session {
+    /// Messages in flight and waiting, and what few sessions have.
+    pub flow: Option<Box<Flow>>,
+    /// The connection's slot; [`OFFLINE`] without one.
+    slot: u32,
+    /// The connection's generation; without one, the timer.
+    generation: u32,
+    /// With a connection the Session Expiry Interval in seconds (MQTT 5 section 3.1.2.11.2), without one the tick at which the session ends.
+    ends: u32,
     /// The client identifier, in the shard's arena.
     pub client_id: StrRef,
     /// Tells the session from an earlier one at the same index.
-    pub serial: u32,
-    /// The connection, while there is one.
-    pub presence: Presence,
-    /// Messages in flight and waiting.
-    pub flow: Option<Box<Flow>>,
-    /// What few sessions have.
-    pub extras: Option<Box<Extras>>,
-    /// Session Expiry Interval in seconds; 0: the session ends with the connection (MQTT 5 section 3.1.2.11.2).
-    pub expiry: u32,
-    /// Place in the shard's wheel, while offline.
-    pub link: Link,
-    /// The client's Maximum Packet Size (section 3.1.2.11.4).
-    pub max_packet: u32,
+    pub serial: NonZeroU32,
     /// The packet identifier used last.
     pub last_id: u16,
-    /// How many QoS 1 and 2 messages may be in flight to it (section 3.1.2.11.3), our own bound applied.
-    pub window: u16,
-    /// Protocol version.
-    pub version: Version,
+    /// See [`Session::window`].
+    window: u8,
     /// See [`Flags`].
     pub flags: Flags,
 }
 
-// One cache line a session, as one a connection.
-const _: () = assert!(size_of::<Session>() == crate::limits::SESSION_BYTES);
+// Two in a cache line.
+const _: () = assert!(
+    size_of::<Session>() == crate::limits::SESSION_BYTES
+        && size_of::<Entry>() == crate::limits::SESSION_BYTES
+);
 
-/// Whether a session has a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// On this connection.
-    Online(ConnId),
-    /// None; the session ends at this tick.
-    Offline {
-        /// When it ends; `Tick(u32::MAX)`: never.
-        until: Tick,
-    },
+/// The entry of a slab, as `slab` has it: the vacant one finds place in the session's niches.
+enum Entry {
+    _Vacant(usize),
+    _Occupied(Session),
 }
+
+/// No slot has this number.
+const OFFLINE: u32 = u32::MAX;
+/// No timer has this number.
+const NO_TIMER: u32 = u32::MAX;
+/// The window is as large as the server's own bound.
+const FULL_WINDOW: u8 = u8::MAX;
 
 /// Yes-or-no facts of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +72,16 @@ impl Flags {
     pub const PAUSED: Self = Self(4);
     /// Its reading is paused, for a SUBACK waits until every shard knows of its filters.
     pub const SUBSCRIBING: Self = Self(8);
+    /// Publishers wait for it, and it is looked at again.
+    pub const STALLING: Self = Self(16);
+
+    /// The protocol version: 3.1, 3.1.1 and 5.0 from 0 on.
+    const VERSION_SHIFT: u32 = 6;
+
+    /// Clears all of them; the version stays.
+    pub fn clear(&mut self) {
+        self.0 &= 3 << Self::VERSION_SHIFT;
+    }
 
     /// True if all of `flag` is set.
     pub fn has(self, flag: Self) -> bool {
@@ -100,6 +109,8 @@ pub struct Extras {
     pub aliases_in: alias::Inbound,
     /// Aliases set towards the client; none if it allows none.
     pub aliases_out: Option<alias::Outbound>,
+    /// The client's Maximum Packet Size, if it has one (section 3.1.2.11.4).
+    pub max_packet: Option<u32>,
     /// Shared subscriptions: index of the group among the shard's own, and the place among its members.
     pub shared: Vec<SharedSub>,
 }
@@ -108,6 +119,7 @@ impl Extras {
     /// Nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.will.is_none()
+            && self.max_packet.is_none()
             && self.shared.is_empty()
             && self.aliases_out.is_none()
             && self.aliases_in.is_empty()
@@ -135,12 +147,87 @@ pub struct Will {
 }
 
 impl Session {
+    /// One without a connection, which never ends by itself.
+    pub fn new(client_id: StrRef, serial: NonZeroU32) -> Self {
+        Self {
+            flow: None,
+            slot: OFFLINE,
+            generation: NO_TIMER,
+            ends: u32::MAX,
+            client_id,
+            serial,
+            last_id: 0,
+            window: FULL_WINDOW,
+            flags: Flags::default(),
+        }
+    }
+
     /// The connection, if there is one.
     pub fn conn(&self) -> Option<ConnId> {
-        match self.presence {
-            Presence::Online(conn) => Some(conn),
-            Presence::Offline { .. } => None,
-        }
+        (self.slot != OFFLINE).then_some(ConnId {
+            slot: self.slot,
+            generation: self.generation,
+        })
+    }
+
+    /// It has a connection; `expiry` seconds after that has ended, it ends. Its timer is not set.
+    pub fn go_online(&mut self, conn: ConnId, expiry: u32) {
+        debug_assert!(conn.slot != OFFLINE && self.timer().is_none());
+        self.slot = conn.slot;
+        self.generation = conn.generation;
+        self.ends = expiry;
+    }
+
+    /// It has no connection any more, and ends at this tick; `Tick(u32::MAX)`: never.
+    pub fn go_offline(&mut self, until: Tick) {
+        self.slot = OFFLINE;
+        self.generation = NO_TIMER;
+        self.ends = until.0;
+    }
+
+    /// When a session without a connection ends.
+    pub fn until(&self) -> Option<Tick> {
+        (self.slot == OFFLINE).then_some(Tick(self.ends))
+    }
+
+    /// Session Expiry Interval of the connection in seconds; 0: the session ends with it. None without a connection.
+    pub fn expiry(&self) -> Option<u32> {
+        (self.slot != OFFLINE).then_some(self.ends)
+    }
+
+    /// The timer of a session without a connection, in the shard's list.
+    pub fn timer(&self) -> Option<u32> {
+        (self.slot == OFFLINE && self.generation != NO_TIMER).then_some(self.generation)
+    }
+
+    /// Sets or forgets the timer of a session without a connection.
+    pub fn set_timer(&mut self, timer: Option<u32>) {
+        debug_assert_eq!(self.slot, OFFLINE);
+        self.generation = timer.unwrap_or(NO_TIMER);
+    }
+
+    /// How many QoS 1 and 2 messages may be in flight to it (section 3.1.2.11.3), where the server allows `most`.
+    pub fn window(&self, most: u16) -> usize {
+        usize::from(if self.window == FULL_WINDOW {
+            most
+        } else {
+            most.min(u16::from(self.window))
+        })
+    }
+
+    /// The client's Receive Maximum, where the server allows `most`. It is kept in a byte: between 254 and the server's bound 254 are used.
+    pub fn set_window(&mut self, receive_maximum: u16, most: u16) {
+        self.window = if receive_maximum >= most {
+            FULL_WINDOW
+        } else {
+            receive_maximum.min(u16::from(FULL_WINDOW) - 1) as u8
+        };
+    }
+
+    /// The largest packet that the client takes.
+    pub fn max_packet(&self) -> usize {
+        let stated = self.extras().and_then(|extras| extras.max_packet);
+        stated.map_or(usize::MAX, |bytes| bytes as usize)
     }
 
     /// The flow, made if there is none.
@@ -148,33 +235,62 @@ impl Session {
         self.flow.get_or_insert_default()
     }
 
+    /// The extras, if there are any.
+    pub fn extras(&self) -> Option<&Extras> {
+        self.flow.as_ref()?.extras.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub fn some_extras_mut(&mut self) -> Option<&mut Extras> {
+        self.flow.as_mut()?.extras.as_deref_mut()
+    }
+
     /// The extras, made if there are none.
     pub fn extras_mut(&mut self) -> &mut Extras {
-        self.extras.get_or_insert_default()
+        self.flow_mut().extras.get_or_insert_default()
     }
 
     /// Gives back the boxes that hold nothing.
     pub fn tidy(&mut self) {
-        if self.flow.as_ref().is_some_and(|flow| flow.is_idle()) {
-            self.flow = None;
+        let Some(flow) = &mut self.flow else { return };
+        if flow.extras.as_ref().is_some_and(|extras| extras.is_empty()) {
+            flow.extras = None;
         }
-        if self.extras.as_ref().is_some_and(|extras| extras.is_empty()) {
-            self.extras = None;
+        if flow.is_idle() {
+            self.flow = None;
         }
     }
 
     /// When an offline session is to be looked at next: its end, or its will.
     pub fn next_due(&self) -> Option<Tick> {
-        let Presence::Offline { until } = self.presence else {
-            return None;
-        };
-        let will = self.extras.as_ref().and_then(|extras| extras.will_due);
+        let until = self.until()?;
+        let will = self.extras().and_then(|extras| extras.will_due);
         Some(will.map_or(until, |due| due.min(until)))
+    }
+
+    /// Protocol version.
+    pub fn version(&self) -> Version {
+        match self.flags.0 >> Flags::VERSION_SHIFT {
+            0 => Version::V31,
+            1 => Version::V311,
+            _ => Version::V5,
+        }
+    }
+
+    /// Another protocol version.
+    pub fn set_version(&mut self, version: Version) {
+        let bits = match version {
+            Version::V31 => 0,
+            Version::V311 => 1,
+            Version::V5 => 2,
+        };
+        self.flags.0 &= !(3 << Flags::VERSION_SHIFT);
+        self.flags.0 |= bits << Flags::VERSION_SHIFT;
     }
 
     /// True if the client speaks MQTT 5.
     pub fn is_v5(&self) -> bool {
-        self.version == Version::V5
+        self.version() == Version::V5
     }
 
     /// True if reason strings and user properties may be sent.
@@ -182,12 +298,12 @@ impl Session {
         self.is_v5() && self.flags.has(Flags::PROBLEM_INFORMATION)
     }
 
-    /// The tick at which the session ends if its connection ends now.
-    pub fn end_from(&self, now: Millis) -> Tick {
-        if self.expiry == u32::MAX {
+    /// The tick at which a session ends whose connection ends now; 0 seconds: now.
+    pub fn end_from(expiry: u32, now: Millis) -> Tick {
+        if expiry == u32::MAX {
             Tick(u32::MAX)
         } else {
-            now.tick().after_millis(u64::from(self.expiry) * 1000)
+            now.tick().after_millis(u64::from(expiry) * 1000)
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Text stored once and compactly: a string costs its length, two bytes, and rounding up to eight.
 //!
+//! An arena may keep a few bytes of its owner's before each string (`HEAD`): what is wanted together with the text then lies in its cache line.
+//!
 //! Memory comes in chunks and never moves, so growing copies nothing. A freed block goes to the list of its size and is used again; a chunk
 //! whose last string goes is given back whole. The arena does not look for equal strings; that is its owner's business.
 
 use std::collections::BTreeMap;
 
-use crate::limits::{ARENA_CHUNK_BYTES, MAX_TOPIC_BYTES};
+use crate::limits::{ARENA_CHUNK_BYTES, CLIENT_ID_BYTES, MAX_TOPIC_BYTES};
+use crate::sys::text::plain;
 
 /// Blocks are counted and addressed in units of this many bytes, so that 32 bits reach 32 GB.
 const UNIT: usize = 8;
@@ -18,11 +21,11 @@ const NONE: u32 = u32::MAX;
 
 /// Where a string is. The default stands for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StrRef(u32);
+pub struct StrRef(pub(super) u32);
 
-/// The strings.
+/// The strings, each with a head of so many bytes.
 #[derive(Debug)]
-pub struct Arena {
+pub struct Arena<const HEAD: usize = 0> {
     /// None: given back; the number waits in `vacant`.
     chunks: Vec<Option<Chunk>>,
     vacant: Vec<u32>,
@@ -53,7 +56,7 @@ struct Free {
     prev: u32,
 }
 
-impl Default for Arena {
+impl<const HEAD: usize> Default for Arena<HEAD> {
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
@@ -67,21 +70,35 @@ impl Default for Arena {
     }
 }
 
-impl Arena {
+const _: () = assert!(Arena::<0>::bytes_for(12) == CLIENT_ID_BYTES);
+
+impl Arena<0> {
     /// Stores a string.
     ///
     /// # Panics
     /// When it is longer than [`MAX_TOPIC_BYTES`], or the arena has 32 GB.
     pub fn insert(&mut self, text: &[u8]) -> StrRef {
+        self.insert_with([], text)
+    }
+}
+
+impl<const HEAD: usize> Arena<HEAD> {
+    /// Stores a string and its head.
+    ///
+    /// # Panics
+    /// When it is longer than [`MAX_TOPIC_BYTES`], or the arena has 32 GB.
+    pub fn insert_with(&mut self, head: [u8; HEAD], text: &[u8]) -> StrRef {
         assert!(text.len() <= MAX_TOPIC_BYTES, "{} bytes", text.len());
-        let units = units_for(text.len());
+        let units = Self::units_for(text.len());
         let at = self.take(units);
         self.used_units += units as usize;
         let chunk = self.chunk_mut(at);
         chunk.live += 1;
         let offset = offset(at);
-        chunk.bytes[offset..offset + 2].copy_from_slice(&(text.len() as u16).to_le_bytes());
-        chunk.bytes[offset + 2..offset + 2 + text.len()].copy_from_slice(text);
+        let (len, rest) = chunk.bytes[offset..].split_at_mut(2);
+        len.copy_from_slice(&(text.len() as u16).to_le_bytes());
+        rest[..HEAD].copy_from_slice(&head);
+        rest[HEAD..HEAD + text.len()].copy_from_slice(text);
         StrRef(at)
     }
 
@@ -89,7 +106,19 @@ impl Arena {
     pub fn get(&self, at: StrRef) -> &[u8] {
         let bytes = &self.chunk(at.0).bytes[offset(at.0)..];
         let len = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-        &bytes[2..2 + len]
+        &bytes[2 + HEAD..2 + HEAD + len]
+    }
+
+    /// The head of a string.
+    pub fn head(&self, at: StrRef) -> [u8; HEAD] {
+        let bytes = &self.chunk(at.0).bytes[offset(at.0) + 2..];
+        bytes[..HEAD].try_into().expect("so many bytes")
+    }
+
+    /// Another head for a string.
+    pub fn set_head(&mut self, at: StrRef, head: [u8; HEAD]) {
+        let offset = offset(at.0) + 2;
+        self.chunk_mut(at.0).bytes[offset..offset + HEAD].copy_from_slice(&head);
     }
 
     /// The string, where only text was put in.
@@ -97,12 +126,15 @@ impl Arena {
     /// # Panics
     /// When it is not UTF-8: then `at` is stale.
     pub fn text(&self, at: StrRef) -> &str {
-        std::str::from_utf8(self.get(at)).expect("an arena of text holds text")
+        let bytes = self.get(at);
+        plain(bytes)
+            .or_else(|| std::str::from_utf8(bytes).ok())
+            .expect("an arena of text holds text")
     }
 
     /// Forgets a string.
     pub fn remove(&mut self, at: StrRef) {
-        let units = units_for(self.get(at).len());
+        let units = Self::units_for(self.get(at).len());
         self.used_units -= units as usize;
         self.push_free(at.0, units);
         let chunk = self.chunk_mut(at.0);
@@ -342,7 +374,7 @@ impl Arena {
             let (mut at, mut live) = (first, 0);
             while at + MIN_UNITS <= first + chunk.cut {
                 at += free.remove(&at).unwrap_or_else(|| {
-                    let units = units_for(self.get(StrRef(at)).len());
+                    let units = Self::units_for(self.get(StrRef(at)).len());
                     live += 1;
                     used += units as usize;
                     units
@@ -357,10 +389,16 @@ impl Arena {
         assert!(free.is_empty(), "free blocks outside of the chunks");
         assert_eq!(used, self.used_units);
     }
-}
 
-fn units_for(len: usize) -> u32 {
-    ((len + 2).div_ceil(UNIT) as u32).max(MIN_UNITS)
+    /// Bytes that a string of this length takes.
+    pub const fn bytes_for(len: usize) -> usize {
+        Self::units_for(len) as usize * UNIT
+    }
+
+    const fn units_for(len: usize) -> u32 {
+        let units = (len + 2 + HEAD).div_ceil(UNIT) as u32;
+        if units < MIN_UNITS { MIN_UNITS } else { units }
+    }
 }
 
 /// Of a block in its chunk, in bytes.
@@ -376,7 +414,7 @@ mod tests {
 
     #[test]
     fn the_longest_string_fits() {
-        let mut arena = Arena::default();
+        let mut arena: Arena = Arena::default();
         let long = vec![7; MAX_TOPIC_BYTES];
         let refs: Vec<_> = (0..5).map(|_| arena.insert(&long)).collect();
         arena.check_invariants();
@@ -390,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_short_string_costs_its_length_rounded() {
-        let mut arena = Arena::default();
+        let mut arena: Arena = Arena::default();
         arena.insert(b"phones/0123456789/in");
         assert_eq!(arena.used(), 24);
         arena.insert(b"");
@@ -398,8 +436,27 @@ mod tests {
     }
 
     #[test]
+    fn a_head_stands_beside_its_string() {
+        let mut arena = Arena::<4>::default();
+        let (a, b) = (
+            arena.insert_with(*b"head", b"text"),
+            arena.insert_with([7; 4], &[9; 1000]),
+        );
+        arena.set_head(a, [5; 4]);
+        assert_eq!((arena.head(a), arena.get(a)), ([5; 4], b"text".as_slice()));
+        assert_eq!(
+            (arena.head(b), arena.get(b)),
+            ([7; 4], [9; 1000].as_slice())
+        );
+        arena.check_invariants();
+        arena.remove(b);
+        arena.remove(a);
+        assert_eq!(arena.used(), 0);
+    }
+
+    #[test]
     fn chunks_go_back_when_their_strings_are_gone() {
-        let mut arena = Arena::default();
+        let mut arena: Arena = Arena::default();
         let refs: Vec<_> = (0..100_000)
             .map(|i| arena.insert(format!("phones/{i}/in").as_bytes()))
             .collect();
@@ -418,7 +475,7 @@ mod tests {
 
     #[test]
     fn churn_does_not_grow() {
-        let mut arena = Arena::default();
+        let mut arena: Arena = Arena::default();
         let mut live = std::collections::VecDeque::new();
         let mut seed = 1u64;
         let mut peak_early = 0;
@@ -447,7 +504,7 @@ mod tests {
         fn keeps_what_it_was_given(steps in prop::collection::vec(
             (prop_oneof![8 => 0usize..80, 2 => 400usize..3000, 1 => 60_000usize..65_536], any::<u8>(), any::<u16>()), 1..150,
         )) {
-            let mut arena = Arena::default();
+            let mut arena: Arena = Arena::default();
             let mut model: Vec<(StrRef, Vec<u8>)> = Vec::new();
             for (len, byte, pick) in steps {
                 if pick % 5 < 3 {

@@ -29,8 +29,13 @@ impl TopicHasher {
 
     /// The hash of a topic or filter.
     pub fn hash(&self, topic: &str) -> TopicHash {
+        self.hash_bytes(topic.as_bytes())
+    }
+
+    /// The same of text that stands as bytes.
+    pub fn hash_bytes(&self, topic: &[u8]) -> TopicHash {
         let mut hasher = self.0.build_hasher();
-        hasher.write(topic.as_bytes());
+        hasher.write(topic);
         TopicHash(hasher.finish())
     }
 

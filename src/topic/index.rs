@@ -1,66 +1,85 @@
 //! The subscriptions of one shard: filters to subscribers, sessions to filters.
 //!
-//! A filter is a 12-byte record; its text lies in the arena, its subscribers are one entry in the record or a list. All filters are found by
-//! hash; those with a wildcard are in the trie too. The index neither delivers nor knows what a session is beyond its number.
+//! A filter is a string in the arena, and before its text stands its one subscriber, or the number of its list: who has found a filter has its
+//! subscriber in the same cache line. All filters are found by hash; those with a wildcard are in the trie too. The index neither delivers nor
+//! knows what a session is beyond its number.
 
 mod audit;
 
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::HashMap;
 
 use super::arena::{Arena, StrRef};
 use super::filter::has_wildcard;
 use super::hash::{TopicHash, TopicHasher};
 use super::holdings::Holdings;
+use super::list::List;
 use super::pool::Pool;
 use super::subscription::{Ended, Entry, FilterId, SubOptions, Subscribed, Unsubscribed};
+use super::table::Table;
 use super::trie::FilterTrie;
 use crate::ids::SessionIdx;
-use crate::limits::FILTER_TABLE_PARTS;
+use crate::limits::{OWN_TOPIC_BYTES, SESSION_BITS};
 
 /// The subscriptions of one shard.
 #[derive(Debug)]
 pub struct Index {
     hasher: TopicHasher,
-    /// Filter to number, by text; which part, the hash tells.
-    tables: Box<[HashTable<u32>]>,
-    filters: Pool<FilterRecord>,
-    lists: Pool<Vec<Entry>>,
-    /// Entries that the lists have room for.
-    listed_capacity: usize,
-    texts: Arena,
+    /// Filter by hash of its text.
+    table: Table,
+    /// A filter's number is its place here.
+    filters: Filters,
+    count: usize,
+    lists: Pool<List>,
     wildcards: FilterTrie,
     holdings: Holdings,
     /// Subscription identifiers, which few subscriptions have.
     ids: HashMap<(SessionIdx, FilterId), u32>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct FilterRecord {
-    text: StrRef,
-    subscribers: Subscribers,
-}
+/// Filters with their texts, each behind a word that says who subscribes.
+type Filters = Arena<{ size_of::<Entry>() }>;
 
-const _: () = assert!(size_of::<FilterRecord>() == 12);
+const _: () =
+    assert!(Filters::bytes_for(11) == OWN_TOPIC_BYTES && Filters::bytes_for(18) == OWN_TOPIC_BYTES);
 
-#[derive(Clone, Copy, Debug, Default)]
-enum Subscribers {
-    /// The record is free.
-    #[default]
-    Nobody,
+/// What the word before a filter's text says.
+enum Who {
     One(Entry),
     /// The number of a list of two or more.
     Many(u32),
+}
+
+impl Who {
+    /// An entry never has this bit; the number of a list is shifted over it.
+    const MANY: u32 = 1 << 5;
+
+    fn one(entry: Entry) -> [u8; 4] {
+        entry.bits().to_le_bytes()
+    }
+
+    fn many(list: u32) -> [u8; 4] {
+        debug_assert!(list < 1 << SESSION_BITS, "more lists than sessions");
+        (list << (32 - SESSION_BITS) | Self::MANY).to_le_bytes()
+    }
+
+    fn read(head: [u8; 4]) -> Self {
+        let bits = u32::from_le_bytes(head);
+        if bits & Self::MANY == 0 {
+            Self::One(Entry::from_bits(bits))
+        } else {
+            Self::Many(bits >> (32 - SESSION_BITS))
+        }
+    }
 }
 
 impl Index {
     /// No subscriptions.
     pub fn new(hasher: TopicHasher) -> Self {
         Self {
-            tables: (0..FILTER_TABLE_PARTS).map(|_| HashTable::new()).collect(),
-            filters: Pool::default(),
+            table: Table::default(),
+            filters: Filters::default(),
+            count: 0,
             lists: Pool::default(),
-            listed_capacity: 0,
-            texts: Arena::default(),
             wildcards: FilterTrie::new(hasher.clone()),
             holdings: Holdings::default(),
             ids: HashMap::new(),
@@ -80,16 +99,7 @@ impl Index {
         let entry = Entry::new(session, options, subscription_id.is_some());
         let (filter, is_new, first_on_filter) = match self.lookup(hash, path) {
             None => (self.add_filter(hash, path, entry), true, true),
-            Some(filter) => match self.position(session, filter) {
-                None => {
-                    self.add_subscriber(filter, entry);
-                    (filter, true, false)
-                }
-                Some(position) => {
-                    *self.entry_mut(filter, position) = entry;
-                    (filter, false, false)
-                }
-            },
+            Some(filter) => (filter, self.put_subscriber(filter, entry), false),
         };
         match subscription_id {
             Some(id) => drop(self.ids.insert((session, filter), id)),
@@ -108,8 +118,10 @@ impl Index {
     pub fn unsubscribe(&mut self, session: SessionIdx, path: &str) -> Option<Unsubscribed> {
         let hash = self.hasher.hash(path);
         let filter = self.lookup(hash, path)?;
-        let position = self.holdings.remove(session, filter)?;
-        let last_on_filter = self.remove_subscriber(filter, session, position);
+        if !self.holdings.remove(session, filter) {
+            return None;
+        }
+        let last_on_filter = self.remove_subscriber(filter, session);
         if last_on_filter {
             self.remove_filter(hash, filter);
         }
@@ -121,8 +133,8 @@ impl Index {
 
     /// Ends all of a session's subscriptions; each is reported.
     pub fn clear(&mut self, session: SessionIdx, mut on_end: impl FnMut(Ended<'_>)) {
-        for (filter, position) in self.holdings.take(session) {
-            let last_on_filter = self.remove_subscriber(filter, session, position);
+        for filter in self.holdings.take(session) {
+            let last_on_filter = self.remove_subscriber(filter, session);
             let path = self.path(filter);
             let hash = self.hasher.hash(path);
             on_end(Ended {
@@ -148,64 +160,58 @@ impl Index {
         }
     }
 
-    /// The subscribers of a filter; none where it has gone.
-    pub fn subscribers(&self, filter: FilterId) -> &[Entry] {
-        match self.filters.get(filter.0).map(|record| &record.subscribers) {
-            None | Some(Subscribers::Nobody) => &[],
-            Some(Subscribers::One(entry)) => std::slice::from_ref(entry),
-            Some(Subscribers::Many(list)) => &self.lists[*list],
+    /// The subscribers of a filter that is there, in the order of their sessions.
+    pub fn subscribers(&self, filter: FilterId) -> impl Iterator<Item = Entry> {
+        let (one, many) = match self.who(filter) {
+            Who::One(entry) => (Some(entry), None),
+            Who::Many(list) => (None, Some(&self.lists[list])),
+        };
+        one.into_iter()
+            .chain(many.into_iter().flat_map(List::pieces).flatten().copied())
+    }
+
+    /// The one subscriber of a filter that has no other.
+    pub fn only_subscriber(&self, filter: FilterId) -> Option<Entry> {
+        match self.who(filter) {
+            Who::One(entry) => Some(entry),
+            Who::Many(_) => None,
         }
     }
 
-    /// Overlapping filters (MQTT 5 section 3.3.4): a session gets one copy of a message, whatever number of its filters match.
+    /// How many subscribers a filter has.
+    pub fn audience(&self, filter: FilterId) -> usize {
+        match self.who(filter) {
+            Who::One(_) => 1,
+            Who::Many(list) => self.lists[list].len(),
+        }
+    }
+
+    /// Everybody who gets a message is put into `out`, which is cleared first: in the order of sessions, and complete, so that it may be walked
+    /// later while subscriptions come and go.
     ///
-    /// For an entry in the list of `matched[current]`: none if the session also has an earlier filter of `matched`, where it is served; else the
-    /// options over all its matching filters (highest QoS, retain as published if any, no local only if all), and their subscription
-    /// identifiers are appended to `ids`. `matched` is what [`Index::matching`] gave, and nothing was subscribed or ended since.
-    pub fn merged(
-        &self,
-        entry: Entry,
-        matched: &[FilterId],
-        current: usize,
-        ids: &mut Vec<u32>,
-    ) -> Option<SubOptions> {
-        let merged = self.merge(entry, matched, current)?;
-        if merged.has_id() {
-            self.subscription_ids(entry.session(), matched, ids);
-        }
-        Some(merged.options())
-    }
-
-    /// For a fan-out that is walked later, while subscriptions come and go: each subscriber of `matched` is appended to `out` once, its options
-    /// merged as [`Index::merged`] does. With one filter that is a copy of its list.
+    /// Overlapping filters (MQTT 5 section 3.3.4): a session gets one copy of a message, whatever number of its filters match. Its options are
+    /// merged over them: highest QoS, retain as published if any, no local only if all. `matched` is what [`Index::matching`] gave, and nothing
+    /// was subscribed or ended since.
     pub fn snapshot(&self, matched: &[FilterId], out: &mut Vec<Entry>) {
-        let lists = || matched.iter().map(|&filter| self.subscribers(filter));
-        let total: usize = lists().map(<[Entry]>::len).sum();
-        let longest = (0..matched.len()).max_by_key(|&at| self.subscribers(matched[at]).len());
-        for (current, list) in lists().enumerate() {
-            let others = total - list.len();
-            if others == 0 {
-                out.extend_from_slice(list);
-            } else if Some(current) == longest && list.len() / 8 > others {
-                // A broadcast, and a few who listen to more: only these few can be in the list twice.
-                let few = lists().enumerate().filter(|&(at, _)| at != current);
-                let few: HashSet<SessionIdx> = few
-                    .flat_map(|(_, list)| list)
-                    .map(|entry| entry.session())
-                    .collect();
-                out.extend(list.iter().filter_map(|&entry| {
-                    if few.contains(&entry.session()) {
-                        self.merge(entry, matched, current)
-                    } else {
-                        Some(entry)
-                    }
-                }));
-            } else {
-                out.extend(
-                    list.iter()
-                        .filter_map(|&entry| self.merge(entry, matched, current)),
-                );
+        out.clear();
+        for &filter in matched {
+            match self.who(filter) {
+                Who::One(entry) => out.push(entry),
+                Who::Many(list) => self.lists[list]
+                    .pieces()
+                    .for_each(|piece| out.extend_from_slice(piece)),
             }
+        }
+        if matched.len() > 1 {
+            // Lists in order, one behind the other: this sort is a merge.
+            out.sort_by_key(|entry| entry.session());
+            out.dedup_by(|other, entry| {
+                let is_same = other.session() == entry.session();
+                if is_same {
+                    *entry = entry.merged(*other);
+                }
+                is_same
+            });
         }
     }
 
@@ -214,22 +220,20 @@ impl Index {
         if self.ids.is_empty() {
             return;
         }
-        self.holdings.overlap(session, matched, |at, _| {
-            ids.extend(self.subscription_id(session, matched[at]));
-            true
+        self.holdings.overlap(session, matched, |filter| {
+            ids.extend(self.subscription_id(session, filter));
         });
     }
 
     /// A session's options for a filter.
     pub fn options(&self, session: SessionIdx, filter: FilterId) -> Option<SubOptions> {
-        let position = self.position(session, filter)?;
-        Some(self.subscribers(filter)[position as usize].options())
+        self.entry(session, filter).map(Entry::options)
     }
 
     /// Whether a session subscribes to a filter.
     pub fn has(&self, session: SessionIdx, path: &str) -> bool {
         let filter = self.lookup(self.hasher.hash(path), path);
-        filter.is_some_and(|filter| self.position(session, filter).is_some())
+        filter.is_some_and(|filter| self.entry(session, filter).is_some())
     }
 
     /// A session's subscription identifier for a filter.
@@ -242,11 +246,11 @@ impl Index {
         &self,
         session: SessionIdx,
     ) -> impl Iterator<Item = (&str, SubOptions, Option<u32>)> {
-        self.holdings.iter(session).map(move |(filter, position)| {
-            let entry = self.subscribers(filter)[position as usize];
+        self.holdings.iter(session).map(move |filter| {
+            let options = self.options(session, filter);
             (
                 self.path(filter),
-                entry.options(),
+                options.expect("who holds a filter subscribes to it"),
                 self.subscription_id(session, filter),
             )
         })
@@ -269,157 +273,106 @@ impl Index {
 
     /// How many filters have a subscriber.
     pub fn filters(&self) -> usize {
-        self.filters.len()
+        self.count
+    }
+
+    /// Lets go of memory that an empty index keeps for those who come.
+    pub fn give_back(&mut self) {
+        self.holdings.give_back();
+        if self.count == 0 {
+            self.filters = Filters::default();
+        }
     }
 
     fn path(&self, filter: FilterId) -> &str {
-        self.texts.text(self.filters[filter.0].text)
+        self.filters.text(StrRef(filter.0))
+    }
+
+    fn who(&self, filter: FilterId) -> Who {
+        Who::read(self.filters.head(StrRef(filter.0)))
+    }
+
+    fn set_who(&mut self, filter: FilterId, head: [u8; 4]) {
+        self.filters.set_head(StrRef(filter.0), head);
     }
 
     fn lookup(&self, hash: TopicHash, path: &str) -> Option<FilterId> {
-        let is_it = |&number: &u32| self.texts.get(self.filters[number].text) == path.as_bytes();
-        self.tables[part(hash)]
-            .find(hash.0, is_it)
-            .map(|&number| FilterId(number))
+        let is_it = |number: u32| self.filters.get(StrRef(number)) == path.as_bytes();
+        self.table.find(hash, is_it).map(FilterId)
     }
 
-    /// Where a session is in the list of a filter.
-    fn position(&self, session: SessionIdx, filter: FilterId) -> Option<u32> {
-        match self.subscribers(filter) {
-            // The usual case, a topic of one phone, needs no walk.
-            [only] => (only.session() == session).then_some(0),
-            _ => self.holdings.find(session, filter),
+    /// A session's entry among the subscribers of a filter.
+    fn entry(&self, session: SessionIdx, filter: FilterId) -> Option<Entry> {
+        match self.who(filter) {
+            Who::One(entry) => (entry.session() == session).then_some(entry),
+            Who::Many(list) => self.lists[list].find(session),
         }
-    }
-
-    fn entry_mut(&mut self, filter: FilterId, position: u32) -> &mut Entry {
-        match &mut self.filters[filter.0].subscribers {
-            Subscribers::One(entry) => entry,
-            Subscribers::Many(list) => &mut self.lists[*list][position as usize],
-            Subscribers::Nobody => unreachable!("a filter without subscribers is gone"),
-        }
-    }
-
-    /// An entry with the options over all of a session's filters in `matched`; none if an earlier one serves it.
-    fn merge(&self, entry: Entry, matched: &[FilterId], current: usize) -> Option<Entry> {
-        if matched.len() == 1 {
-            return Some(entry);
-        }
-        debug_assert!(matched.is_sorted());
-        let mut merged = entry.options();
-        let mut has_id = entry.has_id();
-        let mut serves = true;
-        self.holdings
-            .overlap(entry.session(), matched, |at, position| {
-                serves = at >= current;
-                if serves && let Some(other) = self.subscribers(matched[at]).get(position as usize)
-                {
-                    let options = other.options();
-                    merged.qos = merged.qos.max(options.qos);
-                    merged.no_local &= options.no_local;
-                    merged.retain_as_published |= options.retain_as_published;
-                    has_id |= other.has_id();
-                }
-                serves
-            });
-        serves.then(|| Entry::new(entry.session(), merged, has_id))
     }
 
     fn add_filter(&mut self, hash: TopicHash, path: &str, entry: Entry) -> FilterId {
-        let text = self.texts.insert(path.as_bytes());
-        let number = self.filters.insert(FilterRecord {
-            text,
-            subscribers: Subscribers::One(entry),
+        let StrRef(number) = self.filters.insert_with(Who::one(entry), path.as_bytes());
+        let (filters, hasher) = (&self.filters, &self.hasher);
+        self.table.insert(hash, number, |other| {
+            hasher.hash_bytes(filters.get(StrRef(other)))
         });
-        let Self {
-            tables,
-            filters,
-            texts,
-            hasher,
-            ..
-        } = self;
-        tables[part(hash)].insert_unique(hash.0, number, |&other| {
-            hasher.hash(texts.text(filters[other].text)).0
-        });
+        self.count += 1;
         if has_wildcard(path) {
             self.wildcards.insert(path, number);
         }
-        self.holdings.add(entry.session(), FilterId(number), 0);
+        self.holdings.add(entry.session(), FilterId(number));
         FilterId(number)
     }
 
     fn remove_filter(&mut self, hash: TopicHash, filter: FilterId) {
-        let text = self.filters.remove(filter.0).text;
-        let Self {
-            tables,
-            filters,
-            texts,
-            hasher,
-            wildcards,
-            ..
-        } = self;
-        let path = texts.text(text);
+        let (filters, hasher) = (&self.filters, &self.hasher);
+        let was_there = self.table.remove(hash, filter.0, |other| {
+            hasher.hash_bytes(filters.get(StrRef(other)))
+        });
+        debug_assert!(was_there, "every filter is in the table");
+        let path = filters.text(StrRef(filter.0));
         if has_wildcard(path) {
-            wildcards.remove(path);
+            self.wildcards.remove(path);
         }
-        let table = &mut tables[part(hash)];
-        table
-            .find_entry(hash.0, |&number| number == filter.0)
-            .expect("every filter is in the table")
-            .remove();
-        if table.len() < table.capacity() / 8 {
-            table.shrink_to(table.len() * 2, |&other| {
-                hasher.hash(texts.text(filters[other].text)).0
-            });
-        }
-        texts.remove(text);
+        self.filters.remove(StrRef(filter.0));
+        self.count -= 1;
     }
 
-    /// Adds a session to a filter that it does not have and another has.
-    fn add_subscriber(&mut self, filter: FilterId, entry: Entry) {
-        let subscribers = &mut self.filters[filter.0].subscribers;
-        let position = match *subscribers {
-            Subscribers::One(first) => {
-                let list = vec![first, entry];
-                self.listed_capacity += list.capacity();
-                *subscribers = Subscribers::Many(self.lists.insert(list));
-                1
+    /// Adds a session to a filter that somebody has, or changes its entry; true: it is new.
+    fn put_subscriber(&mut self, filter: FilterId, entry: Entry) -> bool {
+        match self.who(filter) {
+            Who::One(other) if other.session() == entry.session() => {
+                self.set_who(filter, Who::one(entry));
+                return false;
             }
-            Subscribers::Many(list) => {
+            Who::One(other) => {
+                let list = self.lists.insert(List::of_two(other, entry));
+                self.set_who(filter, Who::many(list));
+            }
+            Who::Many(list) => {
                 let list = &mut self.lists[list];
-                self.listed_capacity -= list.capacity();
-                list.push(entry);
-                self.listed_capacity += list.capacity();
-                list.len() as u32 - 1
+                if list.replace(entry) {
+                    return false;
+                }
+                list.insert(entry);
             }
-            Subscribers::Nobody => unreachable!("a filter without subscribers is gone"),
-        };
-        self.holdings.add(entry.session(), filter, position);
+        }
+        self.holdings.add(entry.session(), filter);
+        true
     }
 
-    /// Takes a session, whose holding is gone already, out of a filter; tells whether it was the last. The filter's record and text are still there.
-    fn remove_subscriber(&mut self, filter: FilterId, session: SessionIdx, position: u32) -> bool {
+    /// Takes a session, whose holding is gone already, out of a filter; tells whether it was the last. The filter itself is still there.
+    fn remove_subscriber(&mut self, filter: FilterId, session: SessionIdx) -> bool {
         self.forget_id(session, filter);
-        let subscribers = &mut self.filters[filter.0].subscribers;
-        let Subscribers::Many(number) = *subscribers else {
+        let Who::Many(number) = self.who(filter) else {
             return true;
         };
         let list = &mut self.lists[number];
-        list.swap_remove(position as usize);
-        if let Some(moved) = list.get(position as usize) {
-            self.holdings
-                .set_position(moved.session(), filter, position);
-        }
-        self.listed_capacity -= list.capacity();
-        if let &mut [last] = list.as_mut_slice() {
-            *subscribers = Subscribers::One(last);
+        let was_there = list.remove(session);
+        debug_assert!(was_there, "who holds a filter subscribes to it");
+        if let Some(last) = list.only() {
             self.lists.remove(number);
-            return false;
+            self.set_who(filter, Who::one(last));
         }
-        if list.len() < list.capacity() / 4 {
-            list.shrink_to(list.len() * 2);
-        }
-        self.listed_capacity += list.capacity();
         false
     }
 
@@ -431,11 +384,6 @@ impl Index {
             }
         }
     }
-}
-
-/// Which part of the table; with bits that the table itself does not use.
-fn part(hash: TopicHash) -> usize {
-    (hash.0 >> 40) as usize % FILTER_TABLE_PARTS
 }
 
 #[cfg(test)]

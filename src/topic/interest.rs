@@ -212,6 +212,9 @@ impl Own {
         match self.more.get_mut(&(row as u32)) {
             Some(1) => {
                 self.more.remove(&(row as u32));
+                if self.more.is_empty() {
+                    self.more = HashMap::new();
+                }
             }
             Some(more) => *more -= 1,
             None => {

@@ -2,7 +2,8 @@
 //!
 //! - [`name`] and [`filter`]: the rules of MQTT 5 section 4.7 and 4.8.2, and the plain matcher that the others are tested against.
 //! - [`hash`]: the one seeded hash of a topic, shared by all reactors.
-//! - [`arena`]: text, compactly. `pool`: records by number. `holdings`: what each session subscribes to.
+//! - [`arena`]: text, compactly. [`table`]: from hash to number. `pool`: records by number.
+//! - `list`: who subscribes to a filter. `holdings`: what each session subscribes to.
 //! - [`trie`]: wildcard filters. [`index`]: the subscriptions of one shard, in terms of [`subscription`].
 //! - [`interest`]: which reactors may have a subscriber to an exact topic. [`routes`]: wildcard filters and shared groups of all reactors.
 //!
@@ -17,11 +18,13 @@ pub mod hash;
 mod holdings;
 pub mod index;
 pub mod interest;
+mod list;
 pub mod marks;
 pub mod name;
 mod pool;
 pub mod routes;
 pub mod subscription;
+pub mod table;
 pub mod trie;
 
 pub use filter::{Filter, matches};

@@ -39,6 +39,23 @@ impl Entry {
         )
     }
 
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Of the same session, with the options over both.
+    pub(super) fn merged(self, other: Self) -> Self {
+        let (mut options, others) = (self.options(), other.options());
+        options.qos = options.qos.max(others.qos);
+        options.no_local &= others.no_local;
+        options.retain_as_published |= others.retain_as_published;
+        Self::new(self.session(), options, self.has_id() || other.has_id())
+    }
+
     /// Whose it is.
     pub fn session(self) -> SessionIdx {
         SessionIdx(self.0 >> (32 - SESSION_BITS))

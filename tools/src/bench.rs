@@ -1,8 +1,8 @@
 //! The measurement of one broker: connects, idles, broadcasts and pushes, and reads what each cost the broker's process.
 //!
-//! CPU is the process's own time (schedstat: exact), split into user space and kernel by the kernel's tick (stat: a sample of 250 a
-//! second, so the user-space part of a phase with one second of CPU is good to about a tenth). What the kernel does on behalf of the
-//! generator is the generator's, although on loopback a send runs the receiver's half too. A row is the whole phase divided by the count.
+//! CPU is the process's own time (schedstat, which is exact), split into user space and kernel by samples (see `samples`). What the kernel
+//! does on behalf of the generator is the generator's, although on loopback a send runs the receiver's half too. A row is the whole phase
+//! divided by the count.
 
 use std::fmt;
 use std::io;
@@ -11,10 +11,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use loadgen::connect::{self, BeginError};
-use loadgen::fleet::{Fleet, FleetPlan};
+use loadgen::fleet::{Churn, Fleet, FleetPlan, Shape};
 use loadgen::ledger::Ledger;
 use loadgen::machine::{self, CpuTime};
-use loadgen::orders::{Churn, Shape};
 use loadgen::payload::Kind;
 use loadgen::preflight::Machine;
 use loadgen::publisher::{PublishError, Publisher, PublisherPlan, Stream};
@@ -27,6 +26,7 @@ use serde::Serialize;
 use stillwire::wire::Version;
 
 use crate::broker::{Broker, BrokerError};
+use crate::samples::{Samples, Seen};
 
 /// Bytes of a message.
 const PAYLOAD: usize = 64;
@@ -40,19 +40,12 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Between two broadcasts, so that none waits for the one before.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Broadcasts and messages while the process is sampled.
+const SAMPLED_BROADCASTS: u32 = 10;
+const SAMPLED_MESSAGES: u64 = 100_000;
+
 /// The longest wait for one broadcast, or for the end of a phase.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Only what every server handles alike: phones say goodbye or are reset, and are back soon.
-const PLAIN: Shape = Shape {
-    clean: 0.5,
-    reset: 0.5,
-    vanish: 0.0,
-    takeover: 0.0,
-    away_min: Duration::from_millis(200),
-    away_max: Duration::from_secs(2),
-    longest_backoff: Duration::from_secs(16),
-};
 
 /// Microseconds of CPU for one of something.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -87,7 +80,9 @@ pub(crate) struct Load {
 /// Memory after churn, and when everybody has left.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Turnover {
-    /// Bytes of user space (Pss) a connection, after the churn.
+    /// Bytes of user space (Pss) a connection, before the churn: with the buffers that messages have made grow.
+    pub(crate) user_bytes_before: f64,
+    /// The same after the churn.
     pub(crate) user_bytes: f64,
     /// Bytes of Pss when all phones have left.
     pub(crate) bytes_after: u64,
@@ -111,10 +106,22 @@ pub(crate) struct Figures {
     pub(crate) broadcasts: Vec<Broadcast>,
     pub(crate) turnover: Option<Turnover>,
     pub(crate) latency: Vec<Latency>,
+    /// The broker didn't keep up with a phase: what follows wasn't measured.
+    pub(crate) stopped: Option<String>,
     /// Phones that weren't ready, or messages that didn't come.
     pub(crate) lost: u64,
     /// Failed connections.
     pub(crate) failures: u64,
+}
+
+impl Cost {
+    /// Not measured.
+    const NONE: Self = Self {
+        all: f64::NAN,
+        user: f64::NAN,
+        softirq: f64::NAN,
+        count: 0,
+    };
 }
 
 impl Figures {
@@ -127,7 +134,7 @@ impl Figures {
     ];
 
     pub(crate) fn is_valid(&self) -> bool {
-        self.lost == 0
+        self.lost == 0 && self.stopped.is_none()
     }
 
     /// Microseconds of the slowest delivery of any broadcast.
@@ -174,15 +181,60 @@ struct Bench {
     broker: Broker,
     watch: Watch,
     latency: Vec<Latency>,
+    samples: Option<Samples>,
 }
 
-/// Measures one broker, and ends it.
+/// Measures a broker, and ends it.
 pub(crate) fn run(
     load: Load,
     broker: Broker,
-    interrupted: Arc<AtomicBool>,
+    interrupted: &Arc<AtomicBool>,
 ) -> Result<Figures, MeasureError> {
-    Bench::set_up(load, broker, interrupted)?.measure()
+    Bench::set_up(load, broker, Arc::clone(interrupted))?.measure()
+}
+
+/// Replaces the user-space parts with those of a run of its own, for which the process is sampled. Without permission to do so, they stay
+/// what the timer tick says.
+pub(crate) fn refine(
+    figures: &mut Figures,
+    load: Load,
+    broker: Broker,
+    interrupted: &Arc<AtomicBool>,
+) -> Result<(), MeasureError> {
+    let Ok(samples) = Samples::of(broker.pid) else {
+        return Ok(());
+    };
+    let mut bench = Bench::set_up(load.sampled(), broker, Arc::clone(interrupted))?;
+    bench.samples = Some(samples);
+    let sampled = bench.measure()?;
+    figures.connect.user = sampled.connect.user;
+    figures.delivery.user = sampled.delivery.user;
+    figures.unicast0.user = sampled.unicast0.user;
+    figures.unicast1.user = sampled.unicast1.user;
+    figures.lost += sampled.lost;
+    Ok(())
+}
+
+impl Load {
+    /// At a part of the rates, with as many broadcasts and as many seconds of messages.
+    pub(crate) fn slower(self, by: u64) -> Self {
+        Self {
+            rate: (self.rate / by).max(1),
+            messages: (self.messages / by).max(1),
+            message_rate: (self.message_rate / by).max(1),
+            ..self
+        }
+    }
+
+    /// A shorter one, of the same rates.
+    fn sampled(self) -> Self {
+        Self {
+            broadcasts: self.broadcasts.min(SAMPLED_BROADCASTS),
+            messages: self.messages.min(SAMPLED_MESSAGES),
+            turnovers: 0,
+            ..self
+        }
+    }
 }
 
 impl Bench {
@@ -232,6 +284,7 @@ impl Bench {
             publisher,
             watch,
             latency: Vec::new(),
+            samples: None,
         })
     }
 
@@ -251,14 +304,6 @@ impl Bench {
         let user_bytes = each(start_bytes, self.pss()?);
         let slab_bytes = each(start_slab, machine::slab().map_err(MeasureError::Proc)?);
 
-        let (delivery, broadcasts) = self.fan_out(ramp.ready)?;
-        let unicast0 = self.unicast(Kind::Unicast0, "QoS 0")?;
-        let unicast1 = self.unicast(Kind::Unicast1, "QoS 1")?;
-        let churned = self.churn(start_bytes)?;
-        self.fleet.settle();
-        let totals = self.fleet.totals();
-        let missing =
-            u64::from(self.load.connections).saturating_sub(totals.ready()) + totals.missing();
         let mut figures = Figures {
             broker: self.broker.name.clone(),
             connections: ramp.ready,
@@ -266,17 +311,38 @@ impl Bench {
             start_bytes,
             slab_bytes,
             connect,
-            delivery,
-            unicast0,
-            unicast1,
-            broadcasts,
+            delivery: Cost::NONE,
+            unicast0: Cost::NONE,
+            unicast1: Cost::NONE,
+            broadcasts: Vec::new(),
             turnover: None,
-            latency: std::mem::take(&mut self.latency),
-            lost: missing,
-            failures: totals.failed(),
+            latency: Vec::new(),
+            stopped: None,
+            lost: 0,
+            failures: 0,
         };
-        if let Some(user_bytes) = churned {
+        let mut churned = None;
+        match self
+            .messages(&mut figures)
+            .and_then(|()| self.churn(start_bytes))
+        {
+            Ok(user_bytes) => {
+                churned = user_bytes;
+                self.fleet.settle();
+                let totals = self.fleet.totals();
+                let phones = u64::from(self.load.connections);
+                figures.lost = phones.saturating_sub(totals.ready()) + totals.missing();
+            }
+            Err(error @ MeasureError::Ended(_, Ended::TimedOut | Ended::Broken)) => {
+                figures.stopped = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        figures.failures = self.fleet.totals().failed();
+        figures.latency = std::mem::take(&mut self.latency);
+        if let Some([user_bytes_before, user_bytes]) = churned {
             figures.turnover = Some(Turnover {
+                user_bytes_before,
                 user_bytes,
                 bytes_after: self.leave()?,
             });
@@ -284,20 +350,35 @@ impl Bench {
         Ok(figures)
     }
 
+    fn messages(&mut self, figures: &mut Figures) -> Result<(), MeasureError> {
+        (figures.delivery, figures.broadcasts) = self.fan_out(figures.connections)?;
+        figures.unicast0 = self.unicast(Kind::Unicast0, "QoS 0")?;
+        figures.unicast1 = self.unicast(Kind::Unicast1, "QoS 1")?;
+        Ok(())
+    }
+
     /// All connections are replaced as often as the plan says, at the rate of connects; returns the bytes of user space that a connection
-    /// takes then.
-    fn churn(&mut self, start_bytes: u64) -> Result<Option<f64>, MeasureError> {
+    /// took before and takes then.
+    fn churn(&mut self, start_bytes: u64) -> Result<Option<[f64; 2]>, MeasureError> {
         if self.load.turnovers == 0 {
             return Ok(None);
         }
         self.watch.phase("churn");
         let phones = u64::from(self.load.connections);
+        let each = |pss: u64| (pss as f64 - start_bytes as f64) / phones as f64;
+        let user_bytes = each(self.pss()?);
         let comings = u64::from(self.load.turnovers) * phones;
         let before = self.fleet.totals().get(Count::Readied);
         let rate = self.load.rate.max(1) as f64;
         self.fleet.churn(Churn {
             fraction_per_second: rate / phones as f64,
-            shape: PLAIN,
+            // Connections that end: one that stands a while longer would count as memory of the churn.
+            shape: Shape {
+                vanish: 0.0,
+                takeover: 0.0,
+                away_max: Duration::from_secs(2),
+                ..Shape::default()
+            },
         });
         let longest = PATIENCE + Duration::from_secs_f64(2.0 * comings as f64 / rate);
         let ended = self.watch.until(&self.fleet, None, longest, |totals| {
@@ -310,9 +391,7 @@ impl Bench {
         });
         met("churn", ended)?;
         self.rest("churn", SETTLE)?;
-        Ok(Some(
-            (self.pss()? as f64 - start_bytes as f64) / phones as f64,
-        ))
+        Ok(Some([user_bytes, each(self.pss()?)]))
     }
 
     /// All phones leave, and the broker has time to give memory back; returns what it has then.
@@ -389,11 +468,12 @@ impl Bench {
         self.fleet.clear_latencies();
     }
 
-    fn cpu(&self) -> Result<Clocks, MeasureError> {
+    fn cpu(&mut self) -> Result<Clocks, MeasureError> {
         let process = CpuTime::of(self.broker.pid).map_err(MeasureError::Proc)?;
         Ok(Clocks {
             process,
             softirq: machine::softirq_nanos().map_err(MeasureError::Proc)?,
+            samples: self.samples.as_mut().map(Samples::read),
         })
     }
 
@@ -414,11 +494,15 @@ fn met(phase: &'static str, ended: Ended) -> Result<(), MeasureError> {
 struct Clocks {
     process: CpuTime,
     softirq: u64,
+    samples: Option<Seen>,
 }
 
 impl Clocks {
     fn cost_since(&self, earlier: &Self, count: u64) -> Cost {
-        let (all, user) = self.process.micros_since(&earlier.process);
+        let (all, by_tick) = self.process.micros_since(&earlier.process);
+        let share = (self.samples.as_ref().zip(earlier.samples.as_ref()))
+            .and_then(|(now, earlier)| now.user_share_since(earlier));
+        let user = share.map_or(by_tick, |share| all * share);
         let softirq = self.softirq.saturating_sub(earlier.softirq) as f64 / 1e3;
         let each = |micros: f64| micros / count.max(1) as f64;
         Cost {
@@ -426,6 +510,57 @@ impl Clocks {
             user: each(user),
             softirq: each(softirq),
             count,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Figures {
+    /// Made up: `micros` for one of anything.
+    pub(crate) fn made_up(broker: &str, micros: f64) -> Self {
+        let cost = Cost {
+            all: micros,
+            user: micros / 10.0,
+            softirq: 0.0,
+            count: 1000,
+        };
+        Self {
+            broker: broker.into(),
+            connections: 1000,
+            user_bytes: 200.0,
+            start_bytes: 8_000_000,
+            slab_bytes: 8000.0,
+            connect: cost,
+            delivery: cost,
+            unicast0: cost,
+            unicast1: cost,
+            broadcasts: Vec::new(),
+            turnover: None,
+            latency: Vec::new(),
+            stopped: None,
+            lost: 0,
+            failures: 0,
+        }
+    }
+
+    /// It stopped before the messages to one phone.
+    pub(crate) fn stopped(mut self) -> Self {
+        (self.unicast0, self.unicast1) = (Cost::NONE, Cost::NONE);
+        self.stopped = Some("the broker didn't keep up (QoS 0)".into());
+        self
+    }
+}
+
+#[cfg(test)]
+impl Load {
+    pub(crate) fn made_up() -> Self {
+        Self {
+            connections: 1000,
+            rate: 8000,
+            broadcasts: 3,
+            messages: 1000,
+            message_rate: 60_000,
+            turnovers: 5,
         }
     }
 }

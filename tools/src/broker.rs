@@ -115,7 +115,12 @@ impl Broker {
         Self::spawn(format!("floor, {threads} threads"), process, addr)
     }
 
-    fn spawn(name: String, mut process: Command, addr: SocketAddr) -> Result<Self, BrokerError> {
+    /// Starts a process and waits until it listens.
+    pub(crate) fn spawn(
+        name: String,
+        mut process: Command,
+        addr: SocketAddr,
+    ) -> Result<Self, BrokerError> {
         if TcpStream::connect(addr).is_ok() {
             return Err(BrokerError::Ended(
                 name,
@@ -168,12 +173,12 @@ impl Drop for Broker {
 }
 
 /// A port that was free a moment ago: a server is told it, since it can't tell us.
-fn free_address() -> io::Result<SocketAddr> {
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 /// A directory of this run's own.
-fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     std::env::temp_dir().join(format!("stillwire-measure-{}", std::process::id()))
 }
 

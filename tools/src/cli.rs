@@ -9,6 +9,7 @@ use stillwire::sys::capacity;
 
 use crate::bench::Load;
 use crate::broker::BESIDES;
+use crate::peers::Peer;
 
 /// Tools around Stillwire.
 #[derive(Debug, Parser)]
@@ -24,6 +25,57 @@ pub(crate) enum Command {
     Measure(Measure),
     /// A bare epoll server that does only what nobody can leave out: the limit of the machine
     Floor(Floor),
+    /// Measure what connections cost that do nothing but ping, beside the floor
+    Idle(Idle),
+    /// Measure other brokers beside Stillwire and the floor, and write a table and a chart
+    Peers(Peers),
+}
+
+/// `tools idle`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What a million connections that ping every 300 s cost is asked of fewer that ping as often together: 15,000 every 5 s are \
+3,000 pings a second, of 3,333.
+Exit codes: 0 measured; 1 phones weren't ready or pings weren't answered; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Idle {
+    /// How many phones
+    #[arg(long, short = 'n', default_value = "15k", value_parser = units::phones)]
+    pub(crate) connections: u32,
+    /// Seconds between two pings of a phone
+    #[arg(long, default_value_t = 5)]
+    pub(crate) ping: u16,
+    /// Seconds to watch
+    #[arg(long, default_value_t = 15)]
+    pub(crate) seconds: u64,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `tools peers`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The peers' binaries are taken from PATH; the script tools/peers installs them and runs this.
+Exit codes: 0 written; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Peers {
+    /// Which brokers, separated by commas; without it Stillwire and the floor alone
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) with: Vec<Peer>,
+    #[command(flatten)]
+    pub(crate) load: LoadFlags,
+    /// Reactors of Stillwire, and threads of the floor
+    #[arg(long)]
+    pub(crate) reactors: Option<usize>,
+    /// Stillwire's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where peers.md, peers.svg and peers.json go; by default tools/runs/ and the date
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// `tools floor`.
@@ -117,7 +169,7 @@ pub(crate) enum BesideFloor {
 }
 
 /// The server that is measured.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Server {
     /// Reactors of the server, and threads of the floor; by default 2, or as many as the limit of open files asks for
     #[arg(long)]

@@ -416,3 +416,72 @@ fn number(topic: &[u8]) -> Option<u32> {
             .wrapping_add(u32::from(digit.wrapping_sub(b'0')))
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::bench::{self, Load};
+    use crate::broker::Broker;
+    use crate::cli::Server;
+
+    /// All phases of the measurement, which verifies each message, on a floor in this process.
+    fn serves_the_fleet(own_tables: bool) {
+        let (tell, told) = channel();
+        let plan = Plan {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            phones: 300,
+            threads: 3,
+            own_tables,
+        };
+        // It serves until the process ends.
+        std::thread::spawn(move || run(plan, |addr| tell.send(addr).unwrap()));
+        let server = Server {
+            addr: Some(told.recv().unwrap()),
+            pid: Some(std::process::id()),
+            ..Server::default()
+        };
+        let load = Load {
+            connections: 300,
+            rate: 5000,
+            broadcasts: 3,
+            messages: 2000,
+            message_rate: 10_000,
+            turnovers: 1,
+        };
+        let broker = Broker::start(&server, load.connections).unwrap();
+        let figures = bench::run(load, broker, &Arc::new(AtomicBool::new(false))).unwrap();
+        assert!(figures.is_valid(), "{figures:?}");
+        assert_eq!(figures.failures, 0, "{figures:?}");
+        assert_eq!(figures.connections, 300);
+        assert_eq!(figures.delivery.count, 900);
+        assert_eq!(figures.unicast1.count, 2000);
+        assert!(figures.turnover.is_some());
+    }
+
+    #[test]
+    fn one_table_serves_the_fleet() {
+        serves_the_fleet(false);
+    }
+
+    #[test]
+    fn own_tables_serve_the_fleet() {
+        serves_the_fleet(true);
+    }
+
+    #[test]
+    fn packets_are_cut_out_of_what_was_read() {
+        let mut bytes = vec![0x30, 0x80, 1];
+        bytes.resize(3 + 128, 7);
+        assert!(split(&bytes[..130]).is_none());
+        bytes.push(0xC0);
+        let (packet, body) = split(&bytes).unwrap();
+        assert_eq!((packet.len(), body.len()), (131, 128));
+        assert!(split(&[0xC0]).is_none());
+        assert_eq!(number(b"push/ph0000000042"), Some(42));
+        assert_eq!(number(b"all"), None);
+    }
+}

@@ -1,10 +1,14 @@
-//! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine.
+//! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
+//! connections that only ping; `peers` compares with other brokers.
 
 mod bench;
 mod broker;
 mod cli;
 mod floor;
+mod idle;
 mod measure;
+mod peers;
+mod samples;
 mod sys;
 mod table;
 
@@ -29,6 +33,8 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Floor(args) => floor(&args),
         Command::Measure(args) => measure(&args),
+        Command::Idle(args) => idle(&args),
+        Command::Peers(args) => peers(&args),
     }
 }
 
@@ -45,23 +51,42 @@ fn floor(args: &cli::Floor) -> ExitCode {
 }
 
 fn measure(args: &cli::Measure) -> ExitCode {
+    let result = interruption().and_then(|interrupted| {
+        measure::run(args, &interrupted).map_err(|error| error.to_string())
+    });
+    match result {
+        Ok(result) if args.json => show(&result.to_json(), result.is_valid()),
+        Ok(result) => show(&table::text(&result), result.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn idle(args: &cli::Idle) -> ExitCode {
+    let result = interruption()
+        .and_then(|interrupted| idle::run(args, &interrupted).map_err(|error| error.to_string()));
+    match result {
+        Ok(result) if args.json => show(&result.to_json(), result.is_valid()),
+        Ok(result) => show(&result.to_string(), result.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn show(text: &str, is_valid: bool) -> ExitCode {
+    print!("{text}");
+    if is_valid {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_VALID)
+    }
+}
+
+fn peers(args: &cli::Peers) -> ExitCode {
     match interruption()
-        .and_then(|interrupted| measure::run(args, &interrupted).map_err(|error| error.to_string()))
+        .and_then(|interrupted| peers::run(args, &interrupted).map_err(|error| error.to_string()))
     {
-        Ok(result) => {
-            print!(
-                "{}",
-                if args.json {
-                    result.to_json()
-                } else {
-                    table::text(&result)
-                }
-            );
-            if result.is_valid() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(NOT_VALID)
-            }
+        Ok(dir) => {
+            println!("{}", dir.join("peers.md").display());
+            ExitCode::SUCCESS
         }
         Err(error) => failed(Some(error)),
     }

@@ -60,24 +60,30 @@ pub(crate) fn run(args: &Measure, interrupted: &Arc<AtomicBool>) -> Result<Measu
     let load = args.load.load(args.turnovers);
     let reactors = args.server.reactors(load.connections);
     let load_before = machine::load();
-    let mut floor = Vec::new();
-    let mut beside = || -> Result<(), MeasureError> {
-        // Its memory isn't in question.
-        let load = Load {
-            turnovers: 0,
-            ..load
-        };
-        let broker = Broker::floor(reactors, load.connections).map_err(MeasureError::Broker)?;
-        floor.push(bench::run(load, broker, Arc::clone(interrupted))?);
-        Ok(())
+    // The floor's memory isn't in question.
+    let beside = Load {
+        turnovers: 0,
+        ..load
     };
-    if args.floor != BesideFloor::No {
-        beside()?;
+    let runs = match args.floor {
+        BesideFloor::No => 0,
+        BesideFloor::Once => 1,
+        BesideFloor::Twice => 2,
+    };
+    let floor_broker = || Broker::floor(reactors, load.connections).map_err(MeasureError::Broker);
+    let server_broker =
+        || Broker::start(&args.server, load.connections).map_err(MeasureError::Broker);
+    let mut floor = Vec::new();
+    if runs > 0 {
+        floor.push(bench::run(beside, floor_broker()?, interrupted)?);
     }
-    let broker = Broker::start(&args.server, load.connections).map_err(MeasureError::Broker)?;
-    let server = bench::run(load, broker, Arc::clone(interrupted))?;
-    if args.floor == BesideFloor::Twice {
-        beside()?;
+    let mut server = bench::run(load, server_broker()?, interrupted)?;
+    if runs > 1 {
+        floor.push(bench::run(beside, floor_broker()?, interrupted)?);
+    }
+    bench::refine(&mut server, load, server_broker()?, interrupted)?;
+    for figures in &mut floor {
+        bench::refine(figures, load, floor_broker()?, interrupted)?;
     }
     Ok(Measured {
         schema: SCHEMA,

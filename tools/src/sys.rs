@@ -1,7 +1,9 @@
-//! The system calls of the floor, as bare as they come. All `unsafe` of this crate stands here.
+//! The system calls of the floor, as bare as they come, and those that sample a process. All `unsafe` of this crate stands here.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a descriptor is watched.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +135,132 @@ impl Bell {
 impl AsRawFd for Bell {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+/// `struct perf_event_attr` of `linux/perf_event.h`, the 64 bytes of its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    bp_type: u32,
+    config1: u64,
+}
+
+/// A clock that takes a sample of a thread, and of those that it will start, each `period` nanoseconds that it runs on one core. A sample
+/// says no more than whether it ran in user space.
+pub(crate) fn sample_thread(tid: u32, core: usize, period: u64) -> io::Result<OwnedFd> {
+    const PERF_TYPE_SOFTWARE: u32 = 1;
+    const PERF_COUNT_SW_CPU_CLOCK: u64 = 0;
+    const INHERIT: u64 = 1 << 1;
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+    let attr = PerfEventAttr {
+        kind: PERF_TYPE_SOFTWARE,
+        size: size_of::<PerfEventAttr>() as u32,
+        config: PERF_COUNT_SW_CPU_CLOCK,
+        sample_period: period,
+        flags: INHERIT,
+        ..PerfEventAttr::default()
+    };
+    // SAFETY: the kernel reads the attributes, whose size stands in them.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            tid.cast_signed(),
+            (core as u32).cast_signed(),
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    let fd = check(fd as libc::c_int)?;
+    // SAFETY: the descriptor is new, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets a second clock of the same core write to the first one's ring.
+pub(crate) fn share_ring(clock: &OwnedFd, first: &OwnedFd) -> io::Result<()> {
+    const PERF_EVENT_IOC_SET_OUTPUT: libc::c_ulong = 0x2405;
+    // SAFETY: takes two descriptors.
+    check(unsafe {
+        libc::ioctl(
+            clock.as_raw_fd(),
+            PERF_EVENT_IOC_SET_OUTPUT,
+            first.as_raw_fd(),
+        )
+    })
+    .map(drop)
+}
+
+/// The ring that a clock writes its samples to: a page with the positions (`perf_event_mmap_page`), then [`Ring::DATA`] bytes.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    start: NonNull<u8>,
+}
+
+impl Ring {
+    const PAGE: usize = 4096;
+    /// A power of two: a minute of samples, 8 bytes each, before it is full.
+    const DATA: usize = 2 << 20;
+    /// Where `data_head` and `data_tail` are.
+    const HEAD: usize = 1024;
+    const TAIL: usize = 1032;
+
+    pub(crate) fn of(clock: &OwnedFd) -> io::Result<Self> {
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                Self::PAGE + Self::DATA,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                clock.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(start.cast())
+            .map(|start| Self { start })
+            .ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+    }
+
+    fn position(&self, at: usize) -> &AtomicU64 {
+        // SAFETY: both offsets lie in the first page of the mapping, which lives as long as `self`, and are multiples of 8. The kernel
+        // reads and writes them as whole words.
+        unsafe { self.start.add(at).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Takes all records out: the type and the `misc` bits of each.
+    pub(crate) fn drain(&mut self, mut record: impl FnMut(u32, u16)) {
+        let head = self.position(Self::HEAD).load(Ordering::Acquire);
+        let mut tail = self.position(Self::TAIL).load(Ordering::Relaxed);
+        while tail < head {
+            let at = Self::PAGE + tail as usize % Self::DATA;
+            // SAFETY: a record's header is 8 bytes at a multiple of 8, so it doesn't wrap and lies in the mapping. The kernel wrote it
+            // before `head`, and leaves it alone until `tail` is past it.
+            let header = unsafe { self.start.add(at).cast::<u64>().read() };
+            record(header as u32, (header >> 32) as u16);
+            // No record is empty; should one be, the rest can't be read.
+            let size = header >> 48;
+            tail = if size == 0 { head } else { tail + size };
+        }
+        self.position(Self::TAIL).store(tail, Ordering::Release);
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `of` made; nothing borrows from it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), Self::PAGE + Self::DATA) };
     }
 }
 

@@ -8,7 +8,7 @@ use crate::bench::{Cost, Figures};
 use crate::measure::Measured;
 
 /// A load average that a machine with nothing to do may still show.
-const QUIET: f64 = 0.5;
+pub(crate) const QUIET: f64 = 0.5;
 
 /// Runs of the floor that are further apart than this tell of a machine that did something else meanwhile.
 const STEADY: f64 = 0.1;
@@ -107,7 +107,8 @@ fn cost(
 fn rows(measured: &Measured) -> Vec<Row> {
     let server = &measured.server;
     let budget = |aim, bar| Budget { aim, bar };
-    let bytes = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.0}"));
+    let bytes =
+        |value: Option<f64>| value.map_or(String::new(), |value| format!("{:.0}", value.max(0.0)));
     let mut rows = vec![
         Row {
             floor: bytes(measured.floor(|floor| floor.user_bytes)),
@@ -171,7 +172,7 @@ fn rows(measured: &Measured) -> Vec<Row> {
         ..Row::plain("slowest delivery of a broadcast", micros(server.slowest()))
     });
     if let Some(turnover) = server.turnover {
-        let growth = 100.0 * (turnover.user_bytes / server.user_bytes - 1.0);
+        let growth = 100.0 * (turnover.user_bytes / turnover.user_bytes_before - 1.0);
         let left = 100.0 * (turnover.bytes_after as f64 / server.start_bytes as f64 - 1.0);
         rows.push(Row {
             budget: Some((growth, budget(5.0, 5.0))),
@@ -261,7 +262,9 @@ fn write(measured: &Measured, out: &mut String) -> std::fmt::Result {
         )?;
     }
     for figures in measured.floor.iter().chain([figures]) {
-        if !figures.is_valid() {
+        if let Some(stopped) = &figures.stopped {
+            writeln!(out, "\nNOT VALID: {}: {stopped}", figures.broker)?;
+        } else if !figures.is_valid() {
             writeln!(
                 out,
                 "\nNOT VALID: {}: {} messages or phones missing",
@@ -294,4 +297,80 @@ fn softirq(figures: &Figures, out: &mut String) -> std::fmt::Result {
         "\nThe cores were contended: ksoftirqd did a part of the sends on top of that ({}).",
         seen.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{Load, Turnover};
+
+    fn measured(server: Figures, floor: Vec<Figures>) -> Measured {
+        Measured {
+            schema: "",
+            machine: String::new(),
+            date: String::new(),
+            load_before: 0.0,
+            load: Load::made_up(),
+            server,
+            floor,
+        }
+    }
+
+    /// The line that begins with these words.
+    fn line(text: &str, what: &str) -> String {
+        let found = text.lines().find(|line| line.contains(what));
+        found
+            .unwrap_or_else(|| panic!("no {what:?} in {text}"))
+            .into()
+    }
+
+    #[test]
+    fn figures_stand_beside_the_mean_of_the_floor() {
+        let floor = vec![
+            Figures::made_up("floor", 9.0),
+            Figures::made_up("floor", 11.0),
+        ];
+        let mut server = Figures::made_up("stillwire", 12.0);
+        server.turnover = Some(Turnover {
+            user_bytes_before: 200.0,
+            user_bytes: 220.0,
+            bytes_after: 8_400_000,
+        });
+        let text = text(&measured(server, floor));
+        let connect = line(&text, "connect + subscribe");
+        assert!(
+            connect.contains(" 1.20 ") && connect.contains(" met "),
+            "{text}"
+        );
+        assert!(
+            line(&text, "per fan-out delivery").contains(" met "),
+            "{text}"
+        );
+        assert!(
+            line(&text, "of it in user space").contains(" aim met "),
+            "{text}"
+        );
+        assert!(
+            line(&text, "growth after 5 turnovers").contains(" over "),
+            "{text}"
+        );
+        assert!(text.contains("20 % apart"), "{text}");
+        assert!(!text.contains("NOT VALID"), "{text}");
+    }
+
+    #[test]
+    fn without_a_floor_there_is_no_ratio_and_no_verdict_on_it() {
+        let text = text(&measured(
+            Figures::made_up("other", 12.0).stopped(),
+            Vec::new(),
+        ));
+        assert!(
+            !line(&text, "connect + subscribe").contains("met"),
+            "{text}"
+        );
+        assert!(
+            text.contains("NOT VALID: other: the broker didn't keep up (QoS 0)"),
+            "{text}"
+        );
+    }
 }

@@ -62,7 +62,10 @@ impl Link {
         // Unlike that of another part of the run, on this machine or another.
         let (first, _) = ledger.phones();
         let id = format!("publisher-{}-{first}-{index}", std::process::id());
-        Connect::new(version, &id).encode(&mut link.output);
+        let mut connect = Connect::new(version, &id);
+        // It never pings. 0, for no limit, would say so, but there are brokers that take it for no time at all (rumqttd 0.20).
+        connect.keep_alive = u16::MAX;
+        connect.encode(&mut link.output);
         link.stream
             .write_all(&link.output)
             .map_err(PublishError::Connection)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::cli::Numbers;
 use crate::output::Output;
 
 const EXAMPLES: [(&str, &str); 4] = [
@@ -83,7 +84,10 @@ fn a_flag_overrides_the_file_and_the_file_the_defaults() {
     assert_eq!(plain.phases[0].churn.unwrap().fraction_per_second, 0.05);
     let shared = Shared {
         addr: Some(vec!["127.0.0.1:2".parse().unwrap()]),
-        connections: Some(0..9),
+        connections: Some(Numbers {
+            range: 0..9,
+            part: false,
+        }),
         rate: Some(3.0),
         time: Some(Duration::from_secs(2)),
         show: Output {
@@ -103,7 +107,10 @@ fn a_flag_overrides_the_file_and_the_file_the_defaults() {
 #[test]
 fn a_part_of_the_phones_has_its_part_of_the_rates() {
     let shared = Shared {
-        connections: Some(250_000..500_000),
+        connections: Some(Numbers {
+            range: 250_000..500_000,
+            part: true,
+        }),
         ..typed()
     };
     let scenario = Scenario::from(Kind::Mixed(None), &shared, &example("million"));

@@ -127,17 +127,22 @@ impl Server {
 
     /// Proportional set size in bytes, of the process alone.
     pub fn pss(&self) -> u64 {
+        self.rollup("Pss:")
+    }
+
+    /// The part of it that no file backs: heap, stacks, and what it has written of its own data.
+    pub fn own_memory(&self) -> u64 {
+        self.rollup("Pss_Anon:")
+    }
+
+    fn rollup(&self, name: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
             .expect("smaps_rollup of the server");
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("Pss:"))
-            .expect("a line Pss");
+        let line = text.lines().find(|line| line.starts_with(name));
         let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
+            .and_then(|line| line.split_whitespace().nth(1))
             .and_then(|word| word.parse().ok())
-            .expect("a number of kB");
+            .unwrap_or_else(|| panic!("no line {name} with a number of kB"));
         kib * 1024
     }
 

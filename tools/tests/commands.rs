@@ -1,0 +1,58 @@
+//! The commands, on few phones: that they give figures for the server and the floor. How large the figures are is for quiet machines.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn tools(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tools"))
+        .args(arguments)
+        .args(["-n", "200", "--reactors", "2"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const FEW: [&str; 8] = [
+    "--rate",
+    "2k",
+    "--broadcasts",
+    "2",
+    "--messages",
+    "500",
+    "--message-rate",
+    "5k",
+];
+
+#[test]
+fn measure_gives_the_server_and_the_floor() {
+    let arguments = [&["measure", "--floor", "once", "--json"], &FEW[..]].concat();
+    let result: Value = serde_json::from_str(&tools(&arguments)).unwrap();
+    for figures in [&result["server"], &result["floor"][0]] {
+        assert_eq!(figures["connections"], 200, "{result}");
+        assert_eq!(figures["lost"], 0, "{result}");
+        for cost in ["connect", "delivery", "unicast0", "unicast1"] {
+            assert!(
+                figures[cost]["all"].as_f64().unwrap() > 0.0,
+                "{cost}: {result}"
+            );
+        }
+    }
+}
+
+#[test]
+fn peers_without_any_compares_the_server_with_the_floor() {
+    let dir = std::env::temp_dir().join(format!("stillwire-commands-{}", std::process::id()));
+    let path = dir.display().to_string();
+    let told = tools(&[&["peers", "--out", &path], &FEW[..]].concat());
+    assert_eq!(told.trim(), dir.join("peers.md").display().to_string());
+    let page = std::fs::read_to_string(dir.join("peers.md")).unwrap();
+    assert!(
+        page.contains("| floor ") && page.contains("| Stillwire "),
+        "{page}"
+    );
+    assert!(dir.join("peers.svg").exists() && dir.join("peers.json").exists());
+    std::fs::remove_dir_all(dir).unwrap();
+}
