@@ -1,9 +1,7 @@
-//! Time as the generator sees it: nanoseconds since the process first asked, the same on every thread.
+//! Time as the generator sees it: nanoseconds by the clock that nobody sets, the same in every process of a machine, so that one process
+//! can tell how long ago another one planned what it receives.
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
-
-static START: OnceLock<Instant> = OnceLock::new();
+use std::time::Duration;
 
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -13,7 +11,7 @@ pub const MILLI: u64 = 1_000_000;
 
 /// Now, in nanoseconds.
 pub fn now() -> u64 {
-    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    stillwire::sys::clock::nanos()
 }
 
 /// A duration in nanoseconds.

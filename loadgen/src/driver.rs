@@ -12,6 +12,7 @@ mod leaving;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use crate::clock::{self, SECOND};
+use crate::clock::{self, MILLI, SECOND};
 use crate::name::Name;
 use crate::orders::{Churn, Order, Shared};
 use crate::pace::Pace;
@@ -32,14 +33,23 @@ const DIALS_PER_TURN: usize = 128;
 /// Pings that are sent in one turn.
 const PINGS_PER_TURN: usize = 512;
 
-/// The loop looks for orders at least this often.
-const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// How often all threads together look for orders, in nanoseconds: each looks the more seldom the more they are, within these bounds.
+const ORDERS_EVERY: u64 = 2 * MILLI;
+const ORDERS_BOUNDS: (u64, u64) = (10 * MILLI, 100 * MILLI);
+
+/// Pings that are due within this time leave in one turn.
+const PING_GRAIN: u64 = 10 * MILLI;
 
 /// Bytes read at once; one buffer a thread.
 const SCRATCH: usize = 64 << 10;
 
 /// A QoS 0 message younger than this, in milliseconds, that hasn't come when its phone leaves was in flight.
 const IN_FLIGHT_MILLIS: u32 = 2000;
+
+/// The longest that one of so many threads waits before it looks for orders, in nanoseconds.
+pub(crate) fn longest_wait(threads: usize) -> u64 {
+    (ORDERS_EVERY * threads as u64).clamp(ORDERS_BOUNDS.0, ORDERS_BOUNDS.1)
+}
 
 pub(crate) struct Driver {
     shared: Arc<Shared>,
@@ -216,13 +226,9 @@ impl Driver {
 
     /// Does what the time demands, a bounded part of it; returns how long nothing more is due.
     fn do_what_is_due(&mut self, now: u64) -> Duration {
-        let mut next = now + clock::nanos(LONGEST_WAIT);
+        let mut next = now + longest_wait(self.stride as usize);
         next = next.min(self.dial_ramp(now)).min(self.dial_returns(now));
-        self.do_churn(now);
-        self.do_storm(now);
-        if self.storm.is_some() {
-            next = now;
-        }
+        next = next.min(self.do_churn(now)).min(self.do_storm(now));
         next = next.min(self.send_pings(now));
         if now >= self.next_check {
             self.next_check = now + SECOND;
@@ -263,7 +269,7 @@ impl Driver {
                 Some(_) => {}
             }
             if let Some(Reverse((when, at))) = self.returns.pop()
-                && self.phones[at as usize].stage == Stage::Away
+                && self.phones[at as usize].stage == Stage::Returning
             {
                 self.dial(at, when);
             }
@@ -289,7 +295,11 @@ impl Driver {
             self.ping.next = (at + 1) % self.phones.len() as u32;
             self.ping_one(at, now);
         }
-        now + ((1.0 - self.ping.due).max(0.0) / per_nano) as u64
+        if self.ping.due >= 1.0 {
+            return now;
+        }
+        let until_one = ((1.0 - self.ping.due) / per_nano) as u64;
+        now + until_one.max(PING_GRAIN)
     }
 
     fn ping_one(&mut self, at: u32, now: u64) {
@@ -297,10 +307,11 @@ impl Driver {
         if phone.stage != Stage::Ready {
             return;
         }
-        if std::mem::replace(&mut phone.pinged, true) {
+        // Once an hour a ping is a microsecond later than it says.
+        let micros = NonZeroU32::new((now / 1000) as u32).unwrap_or(NonZeroU32::MAX);
+        if phone.pinged.replace(micros).is_some() {
             self.tally.count(Count::PingsUnanswered);
         }
-        phone.pinged_at = (now / 1000) as u32;
         self.tally.count(Count::Pings);
         self.out.clear();
         self.shared.plan.script.ping(&mut self.out);
@@ -315,7 +326,8 @@ impl Driver {
             let &Dialled { at, generation, .. } = oldest;
             self.dialled.pop_front();
             let phone = &self.phones[at as usize];
-            if phone.generation == generation && !matches!(phone.stage, Stage::Away | Stage::Ready)
+            if phone.generation == generation
+                && !matches!(phone.stage, Stage::Away | Stage::Returning | Stage::Ready)
             {
                 self.fail(at, Failure::Timeout, now);
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::clock;
-use crate::driver::Driver;
+use crate::driver::{Driver, longest_wait};
 use crate::ledger::Ledger;
 use crate::orders::{Order, Shared, StormAccount};
 use crate::stats::{Failure, Latencies, Tally, Totals, locked};
@@ -112,7 +112,8 @@ impl Fleet {
     pub fn connect(&self, per_second: f64) {
         self.order(Order::Connect {
             per_second,
-            from: clock::now() + 2 * clock::MILLI,
+            // By then every thread has heard of it.
+            from: clock::now() + longest_wait(self.threads.len()) + 2 * clock::MILLI,
         });
     }
 

@@ -1,15 +1,18 @@
 //! One simulated phone: 64 bytes, no strings, no buffer unless a packet is cut in two.
 
 use std::net::TcpStream;
+use std::num::NonZeroU32;
 
 use crate::verify::{Floor, Track};
 
 /// Where a phone is on its way to being ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No connection; it may have a date for the next one.
+    /// No connection.
     #[default]
     Away,
+    /// No connection, but a date for the next one.
+    Returning,
     /// The TCP handshake is under way.
     Calling,
     /// CONNECT sent.
@@ -51,12 +54,8 @@ pub(crate) struct Phone {
     pub(crate) failures: u8,
     /// How far it is.
     pub(crate) stage: Stage,
-    /// A PINGREQ is out.
-    pub(crate) pinged: bool,
-    /// It has a date for the next connection.
-    pub(crate) returning: bool,
-    /// When the last PINGREQ left, in microseconds that wrap after an hour.
-    pub(crate) pinged_at: u32,
+    /// When the PINGREQ that isn't answered left, in microseconds that wrap after an hour.
+    pub(crate) pinged: Option<NonZeroU32>,
     /// It was ready before, so a broker that keeps sessions must have one.
     pub(crate) known: bool,
     /// QoS 0 to this phone.
@@ -65,6 +64,8 @@ pub(crate) struct Phone {
     pub(crate) unicast0_floor: Floor,
     /// QoS 1 to this phone.
     pub(crate) unicast1: Track,
+    /// What isn't owed of it: what came before the session.
+    pub(crate) unicast1_floor: Floor,
     /// To all.
     pub(crate) broadcast: Track,
     /// What isn't owed of it.

@@ -123,7 +123,7 @@ impl Publisher {
         let thread = std::thread::Builder::new()
             .name("publisher".into())
             .spawn(move || {
-                let links = connect_all(&plan);
+                let links = connect_all(&plan, &ledger);
                 let mut worker = match links {
                     Ok(links) => Worker::new(links, plan, ledger, own, inbox),
                     Err(error) => {
@@ -235,7 +235,7 @@ impl Drop for Publisher {
     }
 }
 
-fn connect_all(plan: &PublisherPlan) -> Result<Vec<Link>, PublishError> {
+fn connect_all(plan: &PublisherPlan, ledger: &Ledger) -> Result<Vec<Link>, PublishError> {
     // Its own table, so that no phone's thread can take its descriptors away by copying them.
     crate::sys::unshare_files().map_err(PublishError::Connection)?;
     (0..plan.connections.max(1))
@@ -243,6 +243,7 @@ fn connect_all(plan: &PublisherPlan) -> Result<Vec<Link>, PublishError> {
             Link::connect(
                 plan.targets[index % plan.targets.len()],
                 plan.version,
+                ledger,
                 index,
             )
         })

@@ -2,9 +2,9 @@
 //!
 //! A [`Track`] follows one sequence at one phone in eight bytes. What is expected depends on the promise of the push:
 //!
-//! - QoS 1 to a persistent session: every message, whether the phone was there or not. A repetition with the DUP flag after
-//!   a reconnect is the protocol's own ("redelivered"); any other is a duplicate.
-//! - QoS 0: every message that was published while the phone was ready, from its SUBACK on. The [`Floor`] is the last sequence
+//! - QoS 1 to a session that is kept: every message since the session was made, whether the phone was there or not. A repetition with the
+//!   DUP flag after a reconnect is the protocol's own ("redelivered"); any other is a duplicate.
+//! - QoS 0, and QoS 1 to a session that ends with its connection: every message that was published while the phone was ready, from its SUBACK on. The [`Floor`] is the last sequence
 //!   published before that: up to it nothing is owed, though it may come. What was published in the last moments before the phone
 //!   left, and hadn't arrived, was in flight: it is counted as excused, not as missing.
 
@@ -56,6 +56,11 @@ impl Track {
         Place::Reordered {
             owed: sequence > floor.0,
         }
+    }
+
+    /// The highest sequence seen, or 0.
+    pub fn highest(&self) -> u32 {
+        self.highest
     }
 
     /// How many owed messages at the end of the sequence haven't come, `sent` being the last one published.

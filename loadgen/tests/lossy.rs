@@ -5,8 +5,8 @@ mod broker;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::{FakeBroker, Fault};
-use loadgen::fleet::{Fleet, FleetPlan};
+use broker::{FakeBroker, Fault, LATE};
+use loadgen::fleet::{Churn, Fleet, FleetPlan, Shape};
 use loadgen::ledger::Ledger;
 use loadgen::payload::Kind;
 use loadgen::publisher::{Publisher, PublisherPlan, Stream};
@@ -18,10 +18,8 @@ use stillwire::wire::Version;
 const PHONES: u32 = 5;
 const EACH: u64 = 200;
 
-/// Publishes over a broker with that fault. Returns what the phones counted, how often the fault was done, and what is still held.
-fn run(fault: Fault) -> (Totals, u64, u64) {
-    let broker = FakeBroker::start(fault);
-    let plan = FleetPlan {
+fn plan(broker: &FakeBroker) -> FleetPlan {
+    FleetPlan {
         targets: vec![broker.addr],
         first: 100,
         phones: PHONES,
@@ -35,7 +33,16 @@ fn run(fault: Fault) -> (Totals, u64, u64) {
         patience: Duration::from_secs(5),
         retry: false,
         late: Duration::from_secs(30),
-    };
+    }
+}
+
+/// Publishes over a broker with that fault. Returns what the phones counted, how often the fault was done, and what is still held.
+fn run(fault: Fault) -> (Totals, u64, u64) {
+    let broker = FakeBroker::start(fault);
+    let mut plan = plan(&broker);
+    if fault == Fault::Delay {
+        plan.late = LATE;
+    }
     let ledger = Arc::new(Ledger::new(1, plan.first, plan.phones));
     let publishers = PublisherPlan {
         targets: plan.targets.clone(),
@@ -124,4 +131,56 @@ fn every_damaged_byte_is_found() {
     assert!(damaged > 50);
     // What can't be read wasn't received, so it is missing too.
     assert_eq!(account(&totals), [damaged, 0, 0, damaged]);
+}
+
+#[test]
+fn every_delay_is_found() {
+    let (totals, delayed, _) = run(Fault::Delay);
+    assert!(delayed > 50);
+    assert_eq!(account(&totals), [0; 4]);
+    // What is behind a delayed message may be late too.
+    assert!(totals.get(Count::Late) >= delayed, "{totals:?}");
+}
+
+/// All phones ready at a broker without a fault in its deliveries.
+fn ready(plan: FleetPlan) -> Fleet {
+    let ledger = Arc::new(Ledger::new(1, plan.first, plan.phones));
+    let fleet = Fleet::start(plan, ledger).unwrap();
+    fleet.connect(1000.0);
+    wait(&fleet, |totals| totals.ready() == u64::from(PHONES));
+    fleet
+}
+
+#[test]
+fn a_ping_without_an_answer_is_found() {
+    let broker = FakeBroker::start(Fault::None);
+    let mut plan = plan(&broker);
+    plan.script.keep_alive = 1;
+    let fleet = ready(plan);
+    wait(&fleet, |totals| totals.get(Count::PingsUnanswered) > 0);
+    let totals = fleet.totals();
+    assert_eq!(totals.get(Count::Pongs), 0);
+    assert!(totals.get(Count::Pings) > totals.get(Count::PingsUnanswered));
+}
+
+#[test]
+fn a_connection_that_outlives_its_takeover_is_found() {
+    let broker = FakeBroker::start(Fault::None);
+    let mut plan = plan(&broker);
+    plan.patience = Duration::from_millis(200);
+    plan.retry = true;
+    let fleet = ready(plan);
+    fleet.churn(Churn {
+        fraction_per_second: 1.0,
+        shape: Shape {
+            clean: 0.0,
+            reset: 0.0,
+            vanish: 0.0,
+            takeover: 1.0,
+            ..Shape::default()
+        },
+    });
+    wait(&fleet, |totals| totals.get(Count::TakeoversStood) > 0);
+    let totals = fleet.totals();
+    assert!(totals.get(Count::Takeovers) >= totals.get(Count::TakeoversStood));
 }

@@ -1,12 +1,13 @@
 //! A phone's connection: calling, reading, writing, hanging up. What the packets mean is in `delivery`.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, Socket, Type};
+use stillwire::sys::socket::{receive, send};
 use stillwire::wire::frame;
 
 use super::{Driver, IN_FLIGHT_MILLIS};
@@ -38,8 +39,8 @@ impl Driver {
         let phone = &mut self.phones[at as usize];
         phone.since = planned;
         phone.generation = phone.generation.wrapping_add(1);
-        phone.pinged = false;
-        phone.returning = false;
+        phone.pinged = None;
+        phone.stage = Stage::Away;
         self.dialled.push_back(super::Dialled {
             when: clock::now(),
             at,
@@ -79,10 +80,10 @@ impl Driver {
             .script
             .connect(&self.name(at), &mut self.out);
         let phone = &mut self.phones[at as usize];
-        let Some(stream) = &mut phone.stream else {
+        let Some(stream) = &phone.stream else {
             return Ok(false);
         };
-        match stream.write(&self.out) {
+        match send(stream.as_fd(), &self.out) {
             Ok(n) if n == self.out.len() => {
                 phone.stage = Stage::Greeting;
                 Ok(true)
@@ -141,8 +142,8 @@ impl Driver {
     /// Reads until the socket is empty (edge-triggered: it won't tell again).
     fn readable(&mut self, at: u32, latency: &mut Latencies) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        while let Some(stream) = &mut self.phones[at as usize].stream {
-            let n = match stream.read(&mut scratch) {
+        while let Some(stream) = &self.phones[at as usize].stream {
+            let n = match receive(stream.as_fd(), &mut scratch) {
                 Ok(0) => {
                     self.fail(at, Failure::Closed, clock::now());
                     break;
@@ -228,14 +229,14 @@ impl Driver {
     /// Writes `self.out` after what is waiting. False: the connection is gone.
     pub(super) fn send_out(&mut self, at: u32, now: u64) -> bool {
         let phone = &mut self.phones[at as usize];
-        let Some(stream) = &mut phone.stream else {
+        let Some(stream) = &phone.stream else {
             return false;
         };
         if let Some(spill) = &mut phone.spill
             && !spill.output.is_empty()
         {
             spill.output.extend_from_slice(&self.out);
-            let result = stream.write(&spill.output);
+            let result = send(stream.as_fd(), &spill.output);
             return match result {
                 Ok(n) => {
                     spill.output.drain(..n);
@@ -251,7 +252,7 @@ impl Driver {
                 }
             };
         }
-        let written = match stream.write(&self.out) {
+        let written = match send(stream.as_fd(), &self.out) {
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => {
@@ -307,23 +308,27 @@ impl Driver {
 
     pub(super) fn leave(&mut self, at: u32, now: u64) {
         let number = self.number(at);
-        let phone = &mut self.phones[at as usize];
+        let phone = &self.phones[at as usize];
         if phone.stage == Stage::Ready {
             self.tally.count(Count::Unreadied);
             let ledger = &self.shared.ledger;
+            // A session that is kept goes on being owed what it wasn't given.
+            let unicast1 = if self.shared.plan.script.persistent {
+                0
+            } else {
+                phone
+                    .unicast1
+                    .owed(ledger.unicast1(number), phone.unicast1_floor)
+            };
             let owed = [
+                (unicast1, ledger.unicast1_age(number, now)),
                 (
                     phone
                         .unicast0
                         .owed(ledger.unicast0(number), phone.unicast0_floor),
                     ledger.unicast0_age(number, now),
                 ),
-                (
-                    phone
-                        .broadcast
-                        .owed(ledger.broadcasts(), phone.broadcast_floor),
-                    ledger.broadcast_age(now),
-                ),
+                (self.broadcasts_owed(at), ledger.broadcast_age(now)),
             ];
             for (owed, age) in owed {
                 let fate = if age < IN_FLIGHT_MILLIS {
@@ -334,6 +339,7 @@ impl Driver {
                 self.tally.add(fate, u64::from(owed));
             }
         }
+        let phone = &mut self.phones[at as usize];
         phone.stage = Stage::Away;
         phone.spill = None;
         if let Some(stream) = phone.stream.take() {
@@ -349,6 +355,7 @@ fn call(target: SocketAddr, source: Option<std::net::IpAddr>) -> io::Result<TcpS
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
+    // A phone that pings and acknowledges within a round trip would wait with the second packet.
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
         crate::sys::bind_address_no_port(&socket)?;

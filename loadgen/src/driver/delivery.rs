@@ -29,8 +29,8 @@ impl Driver {
             Packet::Pingresp => {
                 self.tally.count(Count::Pongs);
                 let phone = &mut self.phones[at as usize];
-                if std::mem::take(&mut phone.pinged) {
-                    let micros = ((now / 1000) as u32).wrapping_sub(phone.pinged_at);
+                if let Some(pinged) = phone.pinged.take() {
+                    let micros = ((now / 1000) as u32).wrapping_sub(pinged.get());
                     record(&mut latency.ping, u64::from(micros) * 1000);
                 }
                 Ok(())
@@ -74,6 +74,10 @@ impl Driver {
             return Err(Failure::NotSubscribed);
         }
         phone.stage = Stage::Ready;
+        // At QoS 1 a session that is kept is owed everything since it was made, another one what is published from now on.
+        if !(self.shared.plan.script.persistent && phone.known) {
+            phone.unicast1_floor = Floor(self.shared.ledger.unicast1(number));
+        }
         phone.known = true;
         phone.failures = 0;
         phone.unicast0_floor = Floor(self.shared.ledger.unicast0(number));
@@ -137,21 +141,41 @@ impl Driver {
     ) {
         let sequence = payload.sequence;
         let phone = &mut self.phones[at as usize];
+        let kept = self.shared.plan.script.persistent && phone.known;
         // Until its SUBACK a phone is owed nothing at QoS 0, but may get what the old subscription brings.
         let floor = |floor: Floor| {
-            if phone.stage == Stage::Ready {
+            if phone.stage == Stage::Ready || kept && payload.kind == Kind::Unicast1 {
                 floor
             } else {
                 Floor(sequence)
             }
         };
+        let mut round = None;
         let (place, first) = match payload.kind {
             Kind::Unicast0 => {
                 let floor = floor(phone.unicast0_floor);
                 (phone.unicast0.take(sequence, floor), Count::Unicast0)
             }
-            Kind::Unicast1 => (phone.unicast1.take(sequence, Floor(0)), Count::Unicast1),
+            Kind::Unicast1 => {
+                let floor = floor(phone.unicast1_floor);
+                (phone.unicast1.take(sequence, floor), Count::Unicast1)
+            }
             Kind::Broadcast => {
+                round = self.shared.ledger.heard(sequence, payload.planned);
+                if phone.stage == Stage::Ready
+                    && phone.broadcast.highest() <= phone.broadcast_floor.0
+                {
+                    let next = if payload.planned < phone.since {
+                        sequence + 1
+                    } else {
+                        sequence
+                    };
+                    phone.broadcast_floor = self.shared.ledger.broadcast_floor(
+                        phone.broadcast_floor,
+                        next,
+                        phone.since,
+                    );
+                }
                 let floor = floor(phone.broadcast_floor);
                 (phone.broadcast.take(sequence, floor), Count::Broadcast)
             }
@@ -190,9 +214,22 @@ impl Driver {
             Kind::Unicast1 => record(&mut latency.unicast1, took),
             Kind::Broadcast => {
                 record(&mut latency.broadcast, took);
-                self.shared.ledger.round(sequence).arrived(took / 1000);
+                if let Some(round) = round {
+                    round.arrived(now);
+                }
             }
         }
+    }
+
+    /// Broadcasts that a ready phone has still to get.
+    pub(super) fn broadcasts_owed(&self, at: u32) -> u32 {
+        let (phone, ledger) = (&self.phones[at as usize], &self.shared.ledger);
+        let sent = ledger.broadcasts();
+        let mut floor = phone.broadcast_floor;
+        if phone.broadcast.highest() <= floor.0 {
+            floor = ledger.broadcast_floor(floor, sent + 1, phone.since);
+        }
+        phone.broadcast.owed(sent, floor)
     }
 
     /// Counts as missing what every phone is owed and hasn't got.
@@ -200,14 +237,17 @@ impl Driver {
         for at in 0..self.phones.len() as u32 {
             let number = self.number(at);
             let (phone, ledger) = (&self.phones[at as usize], &self.shared.ledger);
-            let mut owed = phone.unicast1.owed(ledger.unicast1(number), Floor(0));
+            let mut owed = 0;
+            if phone.stage == Stage::Ready || phone.known && self.shared.plan.script.persistent {
+                owed += phone
+                    .unicast1
+                    .owed(ledger.unicast1(number), phone.unicast1_floor);
+            }
             if phone.stage == Stage::Ready {
                 owed += phone
                     .unicast0
                     .owed(ledger.unicast0(number), phone.unicast0_floor);
-                owed += phone
-                    .broadcast
-                    .owed(ledger.broadcasts(), phone.broadcast_floor);
+                owed += self.broadcasts_owed(at);
             }
             self.tally.add(Count::Gaps, u64::from(owed));
         }

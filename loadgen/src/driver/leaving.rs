@@ -61,10 +61,12 @@ pub(super) struct Gate {
 }
 
 impl Driver {
-    pub(super) fn do_churn(&mut self, now: u64) {
+    /// Lets the phones leave whose time has come; returns when the next one is due.
+    pub(super) fn do_churn(&mut self, now: u64) -> u64 {
         let elapsed = now.saturating_sub(self.churn.since) as f64 / SECOND as f64;
         self.churn.since = now;
-        self.churn.due += elapsed * self.churn.order.fraction_per_second * self.phones.len() as f64;
+        let per_second = self.churn.order.fraction_per_second * self.phones.len() as f64;
+        self.churn.due += elapsed * per_second;
         while self.churn.due >= 1.0 {
             self.churn.due -= 1.0;
             // A few tries find a ready phone unless hardly any is.
@@ -74,6 +76,11 @@ impl Driver {
             if let Some(at) = found {
                 self.churn_one(at, now);
             }
+        }
+        if per_second > 0.0 {
+            now + ((1.0 - self.churn.due) / per_second * SECOND as f64) as u64
+        } else {
+            u64::MAX
         }
     }
 
@@ -97,7 +104,7 @@ impl Driver {
             let clean = falls(shape.clean);
             self.hang_up(at, clean, now);
         }
-        if self.phones[at as usize].returning {
+        if self.phones[at as usize].stage == Stage::Returning {
             return;
         }
         self.come_back(at, back);
@@ -187,7 +194,7 @@ impl Driver {
 
     /// The phone calls at that moment, or when the broker is there again.
     pub(super) fn come_back(&mut self, at: u32, when: u64) {
-        self.phones[at as usize].returning = true;
+        self.phones[at as usize].stage = Stage::Returning;
         if let Some(gate) = &mut self.gate {
             gate.waiting.push(at);
             self.mark(at);
@@ -226,8 +233,8 @@ impl Driver {
         }
     }
 
-    /// Drops what a storm has still to drop, a bounded part of it.
-    pub(super) fn do_storm(&mut self, now: u64) {
+    /// Drops what a storm has still to drop, a bounded part of it; returns when there is more to do.
+    pub(super) fn do_storm(&mut self, now: u64) -> u64 {
         let Some(mut storming) = self.storm.take() else {
             return self.probe(now);
         };
@@ -246,7 +253,9 @@ impl Driver {
         storming.next = end;
         if (end as usize) < self.phones.len() {
             self.storm = Some(storming);
-        } else if self
+            return now;
+        }
+        if self
             .gate
             .as_ref()
             .is_none_or(|gate| gate.waiting.is_empty())
@@ -254,6 +263,7 @@ impl Driver {
             self.gate = None;
             self.shared.storm.threads_done.fetch_add(1, Release);
         }
+        self.gate.as_ref().map_or(u64::MAX, |gate| gate.next_probe)
     }
 
     fn storm_one(&mut self, at: u32, storming: &Storming, now: u64) {
@@ -263,22 +273,25 @@ impl Driver {
             Back::Within(time) => clock::nanos(time).max(1),
             Back::AtOnce | Back::WhenListening => 1,
         };
-        if !self.phones[at as usize].returning {
+        if self.phones[at as usize].stage != Stage::Returning {
             let back = storming.began + self.rng.u64(0..within);
             self.come_back(at, back);
         }
     }
 
-    /// Lets one phone try whether the broker is there again.
-    fn probe(&mut self, now: u64) {
-        if let Some(gate) = &mut self.gate
-            && now >= gate.next_probe
-        {
-            gate.next_probe = now + PROBE_EVERY;
-            if let Some(at) = gate.waiting.pop() {
-                self.dial(at, now);
-            }
+    /// Lets one phone try whether the broker is there again; returns when the next one may.
+    fn probe(&mut self, now: u64) -> u64 {
+        let Some(gate) = &mut self.gate else {
+            return u64::MAX;
+        };
+        if now < gate.next_probe {
+            return gate.next_probe;
         }
+        gate.next_probe = now + PROBE_EVERY;
+        if let Some(at) = gate.waiting.pop() {
+            self.dial(at, now);
+        }
+        now + PROBE_EVERY
     }
 }
 

@@ -40,6 +40,7 @@ impl Link {
     pub(super) fn connect(
         target: SocketAddr,
         version: Version,
+        ledger: &Ledger,
         index: usize,
     ) -> Result<Self, PublishError> {
         let stream =
@@ -58,7 +59,9 @@ impl Link {
             inflight: 0,
             next_id: 1,
         };
-        let id = format!("publisher-{}-{index}", std::process::id());
+        // Unlike that of another part of the run, on this machine or another.
+        let (first, _) = ledger.phones();
+        let id = format!("publisher-{}-{first}-{index}", std::process::id());
         let mut connect = Connect::new(version, &id);
         // It never pings. 0, for no limit, would say so, but there are brokers that take it for no time at all (rumqttd 0.20).
         connect.keep_alive = u16::MAX;
@@ -113,12 +116,12 @@ impl Link {
         let now = clock::now();
         let sequence = match kind {
             Kind::Unicast0 => ledger.next_unicast0(phone, now),
-            Kind::Broadcast => ledger.next_broadcast(now),
+            Kind::Broadcast => ledger.next_broadcast(planned, now),
             Kind::Unicast1 if self.inflight >= WINDOW || !self.queue.is_empty() => {
                 self.queue.push_back((phone, planned));
                 return Ok(());
             }
-            Kind::Unicast1 => ledger.next_unicast1(phone),
+            Kind::Unicast1 => ledger.next_unicast1(phone, now),
         };
         self.send(
             Payload {
@@ -186,7 +189,7 @@ impl Link {
         while self.inflight < WINDOW
             && let Some((phone, planned)) = self.queue.pop_front()
         {
-            let sequence = ledger.next_unicast1(phone);
+            let sequence = ledger.next_unicast1(phone, clock::now());
             self.send(
                 Payload {
                     run: ledger.run,

@@ -5,12 +5,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use loadgen::clock;
+use loadgen::payload::Payload;
 use stillwire::wire::{
     Ack, Connack, Packet, PacketId, Qos, ReasonCode, Suback, Version, decode, frame,
 };
 
-/// What it does wrong with every seventh delivery.
+/// What it does wrong with every seventh delivery. Besides, it answers no PINGREQ and closes no connection whose client id comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
@@ -19,7 +22,12 @@ pub(crate) enum Fault {
     /// Sends the message after the next one of the same sequence.
     Swap,
     Damage,
+    /// Sends the message when it is late.
+    Delay,
 }
+
+/// A message that takes longer is late, for the phones of [`Fault::Delay`].
+pub(crate) const LATE: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Receiver {
@@ -152,6 +160,13 @@ impl Connection {
                         dup: false,
                         ..*publish
                     };
+                    if faulty && self.fault == Fault::Delay {
+                        let planned = Payload::read(&payload).unwrap().planned;
+                        while clock::now() <= planned + clock::nanos(LATE) {
+                            std::thread::yield_now();
+                        }
+                        self.faults.fetch_add(1, Relaxed);
+                    }
                     let mut out = Vec::new();
                     Packet::Publish(forwarded).encode(Version::V311, &mut out);
                     self.deliver(&mut receiver.lock().unwrap(), out, payload[2], faulty);
