@@ -7,7 +7,7 @@ use stillwire::limits;
 use stillwire::sys::capacity::{self, Capacity, Limit};
 
 use crate::orders::FleetPlan;
-use crate::sources::{PHONES_PER_SOURCE, Sources};
+use crate::sources::Sources;
 use crate::units::{bytes, grouped};
 use crate::{machine, sys};
 
@@ -211,7 +211,7 @@ impl Machine {
             return need.sources.capacity(self.ports) * targets;
         }
         // Addresses are there as needed, but each is given to so many phones.
-        let each = u64::from(need.phones.min(PHONES_PER_SOURCE));
+        let each = u64::from(need.phones.min(need.sources.each()));
         let ports = u64::from(self.ports) * targets;
         if ports >= each {
             u64::MAX

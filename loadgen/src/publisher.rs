@@ -254,6 +254,14 @@ fn connect_all(plan: &PublisherPlan, ledger: &Ledger) -> Result<Vec<Link>, Publi
 struct Running {
     stream: Stream,
     pace: Pace,
+    /// When it was told to stop: what was planned until then is still to be sent.
+    until: u64,
+}
+
+impl Running {
+    fn is_over(&self) -> bool {
+        self.stream.count == 0 || self.pace.next() > self.until
+    }
 }
 
 struct Worker {
@@ -323,9 +331,18 @@ impl Worker {
                     match order {
                         Order::Run(stream) => {
                             let pace = Pace::new(stream.per_second, clock::now(), &mut self.rng);
-                            self.running.push(Running { stream, pace });
+                            self.running.push(Running {
+                                stream,
+                                pace,
+                                until: u64::MAX,
+                            });
                         }
-                        Order::Stop => self.running.clear(),
+                        Order::Stop => {
+                            let now = clock::now();
+                            for running in &mut self.running {
+                                running.until = running.until.min(now);
+                            }
+                        }
                     }
                     self.progress.taken.fetch_add(1, Relaxed);
                 }
@@ -342,17 +359,18 @@ impl Worker {
         while index < self.running.len() {
             // A stream that fell behind catches up in pieces, so that acknowledgements are read in between.
             for _ in 0..64 {
-                let Running { stream, pace } = &mut self.running[index];
-                let planned = pace.next();
-                if stream.count == 0 || planned > now {
+                let running = &mut self.running[index];
+                if running.is_over() || running.pace.next() > now {
                     break;
                 }
+                let Running { stream, pace, .. } = running;
+                let planned = pace.next();
                 let kind = stream.kind;
                 stream.count -= 1;
                 pace.advance(&mut self.rng);
                 self.publish(kind, planned)?;
             }
-            if self.running[index].stream.count == 0 {
+            if self.running[index].is_over() {
                 self.running.swap_remove(index);
             } else {
                 next = next.min(self.running[index].pace.next());

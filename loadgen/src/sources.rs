@@ -9,10 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// one slows down as the range fills.
 pub const PHONES_PER_SOURCE: u32 = 25_000;
 
+/// The same on loopback, where addresses cost nothing: the search for a port is the most of a connect once the range is half full.
+pub const PHONES_PER_LOOPBACK: u32 = 5_000;
+
 /// The rule that gives a phone its source address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sources {
-    /// 127.16.0.1, 127.16.0.2 and so on, the next one for each [`PHONES_PER_SOURCE`] phones.
+    /// 127.16.0.1, 127.16.0.2 and so on, the next one for each [`PHONES_PER_LOOPBACK`] phones.
     Loopback,
     /// These addresses, in turn.
     Named(Vec<IpAddr>),
@@ -39,13 +42,21 @@ impl Sources {
     ///
     /// It follows from the number alone, so that processes which share a load by ranges of numbers don't share source ports.
     pub fn of(&self, number: u32) -> Option<IpAddr> {
-        let range = number / PHONES_PER_SOURCE;
+        let range = number / self.each();
         match self {
             Self::Loopback => Some(IpAddr::V4(Ipv4Addr::from(
                 u32::from(Ipv4Addr::new(127, 16, 0, 1)) + range,
             ))),
             Self::Named(addresses) => Some(addresses[range as usize % addresses.len()]),
             Self::Kernel => None,
+        }
+    }
+
+    /// Phones that share an address.
+    pub fn each(&self) -> u32 {
+        match self {
+            Self::Loopback => PHONES_PER_LOOPBACK,
+            Self::Named(_) | Self::Kernel => PHONES_PER_SOURCE,
         }
     }
 
@@ -70,8 +81,8 @@ mod tests {
         let sources = Sources::choose(&["127.0.0.1:1883".parse().unwrap()], Vec::new());
         assert_eq!(sources, Sources::Loopback);
         assert_eq!(sources.of(0).unwrap().to_string(), "127.16.0.1");
-        assert_eq!(sources.of(24_999).unwrap().to_string(), "127.16.0.1");
-        assert_eq!(sources.of(25_000).unwrap().to_string(), "127.16.0.2");
+        assert_eq!(sources.of(4_999).unwrap().to_string(), "127.16.0.1");
+        assert_eq!(sources.of(5_000).unwrap().to_string(), "127.16.0.2");
         assert!(sources.of(u32::MAX).unwrap().is_loopback());
     }
 
