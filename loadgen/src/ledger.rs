@@ -208,9 +208,11 @@ impl Ledger {
         age(now, &self.sent(phone).unicast1_at)
     }
 
-    /// Milliseconds since the last broadcast was published.
+    /// Milliseconds since the last broadcast was sent, or since a phone last got it: to a million phones it is on its way for seconds.
     pub fn broadcast_age(&self, now: u64) -> u32 {
-        age(now, &self.broadcast_at)
+        let last = self.round(self.broadcasts()).last.load(Relaxed);
+        let arrived = u32::try_from(now.saturating_sub(last) / clock::MILLI).unwrap_or(u32::MAX);
+        age(now, &self.broadcast_at).min(arrived)
     }
 
     /// The account of one broadcast.

@@ -141,43 +141,31 @@ impl Reactor {
             .counters()
             .bytes_in
             .add(bytes.len() as u64);
+        // Should there be more to read than was read, the poller tells so as soon as it watches the socket.
         match self.next(bytes) {
             Next::Refuse(words) => self.turn_away(&socket, &words),
-            next => match self.seats.enter(self.me) {
-                Err(_) => match greet(bytes, self.largest_connect()) {
-                    Greeting::Connect { connect, .. } => {
-                        self.turn_away(
-                            &socket,
-                            &refusal(connect.version, ReasonCode::QUOTA_EXCEEDED),
-                        );
-                    }
-                    _ => self.turn_away(&socket, &[]),
-                },
-                Ok(()) => self.seated(socket, bytes, &next),
-            },
-        }
-        self.buffer = buffer;
-    }
-
-    /// A connection has a seat here: keep it, or send it home. Should there be more to read than was read, the poller tells so as soon as it
-    /// watches the socket.
-    fn seated(&mut self, socket: TcpStream, bytes: &[u8], next: &Next<'_>) {
-        if let Next::Go(home, version) = *next {
-            if self.reserve(home).is_ok() {
+            Next::Go(home, _)
+                if self.departures.has_room(home) && self.seats.enter(home).is_ok() =>
+            {
                 self.depart(home, socket, bytes);
-            } else {
-                self.seats.leave(self.me);
+            }
+            Next::Stay(connect, len) if self.seats.enter(self.me).is_ok() => {
+                if let Some(conn) = self.io.connections.add(socket) {
+                    self.admit(conn, &connect, &bytes[len..]);
+                }
+            }
+            Next::Wait if self.seats.enter(self.me).is_ok() => {
+                if let Some(conn) = self.io.connections.add(socket) {
+                    self.io.connections.await_connect(conn);
+                    self.keep_greeting(conn, bytes.to_vec());
+                }
+            }
+            Next::Go(_, version) | Next::Stay(Connect { version, .. }, _) => {
                 self.turn_away(&socket, &refusal(version, ReasonCode::QUOTA_EXCEEDED));
             }
-            return;
+            Next::Wait => self.turn_away(&socket, &[]),
         }
-        let Some(conn) = self.io.connections.add(socket) else {
-            return;
-        };
-        match next {
-            Next::Stay(connect, len) => self.admit(conn, connect, &bytes[*len..]),
-            _ => self.keep_greeting(conn, bytes.to_vec()),
-        }
+        self.buffer = buffer;
     }
 
     /// More bytes of a connection that waits for its CONNECT.

@@ -105,10 +105,10 @@ impl Connections {
         self.now = now;
     }
 
-    /// Take a socket in whose seat is taken, and watch it. Without a CONNECT it stays until `connect_timeout`. None: it was closed.
+    /// Take a socket in whose seat is taken, and watch it. None: it was closed. Whoever has no whole CONNECT from it sets a deadline for that
+    /// ([`Connections::await_connect`]); one that is admitted at once needs none.
     pub fn add(&mut self, socket: TcpStream) -> Option<ConnId> {
         let fd = socket.as_raw_fd();
-        let wait = u64::from(self.mqtt().connect_timeout) * 1000;
         let Ok(conn) = self.slots.insert(socket, self.now.tick()) else {
             // The seats are as many as the slots, so this takes a broken count.
             debug_assert!(false, "a seat without a slot");
@@ -116,11 +116,6 @@ impl Connections {
             return None;
         };
         self.counters().connections.set(self.slots.len() as u64);
-        self.wheel.schedule(
-            &mut self.slots,
-            conn.slot,
-            self.now.tick().after_millis(wait),
-        );
         if let Err(error) =
             self.registry
                 .register(&mut SourceFd(&fd), token::of(conn), Interest::READABLE)
@@ -132,6 +127,13 @@ impl Connections {
             return None;
         }
         Some(conn)
+    }
+
+    /// Its CONNECT has to be whole within `connect_timeout`.
+    pub fn await_connect(&mut self, conn: ConnId) {
+        let wait = u64::from(self.mqtt().connect_timeout) * 1000;
+        let due = self.now.tick().after_millis(wait);
+        self.wheel.schedule(&mut self.slots, conn.slot, due);
     }
 
     /// The connection has a session from now on.
