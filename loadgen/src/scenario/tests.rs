@@ -42,10 +42,11 @@ fn the_examples_are_read() {
 fn one_file_tells_the_whole_of_a_million() {
     let scenario = Scenario::from(Kind::Mixed(None), &typed(), &example("million"));
     assert_eq!(scenario.phones, 0..1_000_000);
-    assert_eq!((scenario.connects, scenario.keep_alive), (20_000.0, 300));
-    let [first, second, third] = &scenario.phases[..] else {
+    assert_eq!((scenario.connects, scenario.keep_alive), (6_000.0, 300));
+    let [idle, first, second, third] = &scenario.phases[..] else {
         panic!("{:?}", scenario.phases)
     };
+    assert!(idle.churn.is_none() && idle.unicast0 == 0.0 && idle.fanout == Fanout::Never);
     assert_eq!(first.time, Duration::from_secs(600));
     assert_eq!((first.unicast0, first.unicast1), (1000.0, 1000.0));
     assert_eq!(first.fanout, Fanout::Once);
@@ -115,9 +116,9 @@ fn a_part_of_the_phones_has_its_part_of_the_rates() {
     };
     let scenario = Scenario::from(Kind::Mixed(None), &shared, &example("million"));
     assert_eq!(scenario.phones, 250_000..500_000);
-    assert_eq!(scenario.connects, 5000.0);
-    assert_eq!(scenario.phases[0].unicast1, 250.0);
-    assert_eq!(scenario.phases[0].churn.unwrap().fraction_per_second, 0.001);
+    assert_eq!(scenario.connects, 1500.0);
+    assert_eq!(scenario.phases[1].unicast1, 250.0);
+    assert_eq!(scenario.phases[1].churn.unwrap().fraction_per_second, 0.001);
     assert!(scenario.run.is_some());
 }
 
