@@ -41,6 +41,7 @@ pub mod reactor;
 pub mod routing;
 pub mod server;
 pub mod session;
+pub mod store;
 pub mod sys;
 pub mod topic;
 pub mod transport;

@@ -1,0 +1,11 @@
+//! The store: what must live longer than the process, in one append-only log a reactor.
+//!
+//! It owns segments, records, and their way to the disk. It never knows what a session, a topic or a packet is: bytes and ids.
+
+pub mod chain;
+pub mod damage;
+pub mod format;
+pub mod heap;
+pub mod log;
+pub mod scan;
+pub mod segment;
