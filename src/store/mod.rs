@@ -4,8 +4,15 @@
 
 pub mod chain;
 pub mod damage;
+pub mod disk;
+pub mod files;
 pub mod format;
 pub mod heap;
 pub mod log;
+pub mod manifest;
 pub mod scan;
 pub mod segment;
+pub mod syncer;
+
+#[cfg(test)]
+mod disk_tests;
