@@ -315,3 +315,19 @@ pub const HANDOVER_BACKLOG: usize = 8;
 
 /// Stack of a reactor's thread; virtual, and nothing in the loop recurses.
 pub const REACTOR_STACK: usize = 512 << 10;
+
+// ---- store ----
+
+/// Bytes of a log's first segments: small enough for a server that keeps nothing, and of 100 reactors; filled in 20 ms at the most that a reactor
+/// takes in.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+
+/// Bytes of a log's largest segments: what is prepared ahead, and what must be moved before a file can go.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+
+/// Segments a log is aimed to have: what the cleaner holds back at a time is one of them.
+pub const SEGMENTS_OF_A_LOG: u64 = 8;
+
+/// Bytes whose checksum is tried in a damaged segment to find a readable record behind the damage, in multiples of the segment. Zeros and noise
+/// take none; a client that filled its payloads with what looks like long records, just there, can't hold the start up for more than seconds.
+pub const RESUME_EFFORT: usize = 64;

@@ -4,9 +4,16 @@
 //! bytes, and their owner says what they mean. It never reads a clock, never waits for a disk, and never decides what is dropped when there
 //! is too much.
 
+pub mod chain;
+pub mod damage;
 mod entry;
+pub mod format;
+pub mod heap;
+pub mod log;
 mod queue;
 mod recovery;
+pub mod scan;
+pub mod segment;
 
 pub use queue::{Queue, State};
 pub use recovery::{Damage, Recovered};
