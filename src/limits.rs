@@ -355,3 +355,22 @@ pub const SYNCER_STACK: usize = 256 << 10;
 
 /// Largest manifest that is read: its few lines are less than one kilobyte.
 pub const MANIFEST_BYTES: u64 = 64 << 10;
+
+// ---- store: what is in memory ----
+
+/// Numbers between the oldest and the newest entry of a queue: 4 Mi entries are 32 MB of memory. Limits of the configuration are far below; this one
+/// keeps a damaged log from asking for gigabytes.
+pub const QUEUE_SPAN: usize = 1 << 22;
+
+/// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
+pub const SESSIONS_PAGE: usize = 1024;
+
+/// Queue entries with one shared body that are recorded together: 12 KB. What a record costs beside its entries is 0.03 bytes each then.
+pub const FAN_ENTRIES: usize = 1024;
+
+/// Dead bytes of a log that nobody minds, beside as much as lives: four of the smallest segments, so that a small log isn't moved all the time.
+pub const CLEAN_SLACK: u64 = 4 << 20;
+
+/// Bytes of the log that the cleaner handles for each one that was appended since it was last called. In a log that is half dead it reads two and
+/// moves one for each that it frees: with 4 it gains on whatever comes in.
+pub const CLEAN_PER_BYTE: usize = 4;

@@ -288,6 +288,16 @@ impl Log {
         Ok(Some(active.put(key, &header, &[payload], payload.len())))
     }
 
+    /// Whether nothing of this urgency is taken at present, and why.
+    #[inline]
+    pub fn refuses(&self, urgency: Urgency) -> Option<Refused> {
+        if self.failed() {
+            return Some(Refused::Failed);
+        }
+        let needed = usize::from(urgency == Urgency::Message);
+        (self.spares() < needed).then_some(Refused::Full)
+    }
+
     /// The active segment with room for a record of `size` bytes, a new one if need be.
     #[inline]
     fn room(&mut self, urgency: Urgency, size: usize) -> Result<&mut Chunk, Refused> {
