@@ -4,6 +4,7 @@
 //! some sessions need is boxed and there only while it is needed.
 
 pub mod alias;
+pub mod durable;
 pub mod flow;
 pub mod message;
 pub mod receipts;
