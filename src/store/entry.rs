@@ -1,0 +1,1 @@
+//! An entry of a queue in 8 bytes.
