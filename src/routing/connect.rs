@@ -34,10 +34,18 @@ impl Shard {
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         };
         self.bind(idx, conn, connect);
+        if self.sessions[idx].is_durable() {
+            self.record_online(idx);
+        } else if self.sessions[idx].expiry() != Some(0) && self.record_new(idx).is_err() {
+            self.unbind(idx, now, port);
+            return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
+        }
         self.connack(idx, connect, present, assigned.as_deref(), port);
         if present {
             self.group_members_online(idx, port);
-            if let Some(flow) = &mut self.sessions[idx].flow {
+            if self.sessions[idx].is_durable() {
+                self.stored_reconnected(idx);
+            } else if let Some(flow) = &mut self.sessions[idx].flow {
                 flow.reconnected();
             }
             self.pump(idx, now, port);
@@ -113,9 +121,14 @@ impl Shard {
     ) -> Option<(SessionIdx, bool)> {
         if let Some(idx) = self.find(client_id) {
             self.take_over(idx, now, port);
+            if self.find(client_id) == Some(idx) && Self::has_ended(&self.sessions[idx], now) {
+                // Its timer would find it a moment later.
+                self.end(idx, now, port);
+            }
             // A session with expiry 0 ended with the connection that was taken over.
             match self.find(client_id) {
                 Some(idx) if !clean_start => {
+                    self.load(idx, port);
                     self.wake(idx);
                     return Some((idx, true));
                 }
@@ -178,6 +191,17 @@ impl Shard {
             extras.aliases_out = (aliases > 0).then(|| Outbound::new(aliases));
         }
         self.counters().sessions_online.add(1);
+    }
+
+    /// The store has no room for a new session: there is none.
+    fn unbind(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        self.counters().sessions_online.sub(1);
+        let session = &mut self.sessions[idx];
+        session.go_offline(now.tick());
+        if let Some(extras) = session.some_extras_mut() {
+            extras.will = None;
+        }
+        self.end(idx, now, port);
     }
 
     /// Section 3.1.2.10. An MQTT 3 client can't be told of another keep alive than its own, so its own holds.

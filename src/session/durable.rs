@@ -269,44 +269,48 @@ pub struct Will<'a> {
 pub struct Core<'a> {
     /// The client identifier.
     pub client_id: &'a str,
-    /// Session expiry interval in seconds.
+    /// With a connection: session expiry interval in seconds.
     pub expiry: u32,
-    /// Since when it has no connection; none: it has one.
-    pub offline_since: Option<u64>,
-    /// The first message of its queue that was never sent, as of then.
-    pub unsent: u32,
+    /// Without one: when it ends; `u64::MAX`: never.
+    pub ends: Option<u64>,
+    /// Without one: the first message of its queue that was never sent, if that is known.
+    pub unsent: Option<u32>,
     /// The will of its connection, or of the last one while its delay runs.
     pub will: Option<Will<'a>>,
+    /// When the delay of its will is over.
+    pub will_due: Option<u64>,
     /// QoS 2 messages of the client that it has not released; those with a token were taken, but maybe not by everybody.
     pub incoming: Vec<(u16, Option<u64>)>,
 }
 
-const CORE_OFFLINE: u8 = 1;
-const CORE_WILL: u8 = 2;
+const CORE_ENDS: u8 = 1;
+const CORE_UNSENT: u8 = 2;
+const CORE_WILL: u8 = 4;
+const CORE_WILL_DUE: u8 = 8;
 
-/// Appends a state.
-pub fn write_state<'a>(
-    out: &mut Vec<u8>,
-    core: &Core<'_>,
-    subscriptions: impl Iterator<Item = Subscription<'a>>,
-) {
+/// Appends a state without its subscriptions, which follow: [`put_subscription`] adds each.
+pub fn write_core(out: &mut Vec<u8>, core: &Core<'_>) {
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
     out.push(VERSION);
     put_text(out, core.client_id);
-    let mut flags = 0;
-    if core.offline_since.is_some() {
-        flags |= CORE_OFFLINE;
+    out.push(
+        flag(core.ends.is_some(), CORE_ENDS)
+            | flag(core.unsent.is_some(), CORE_UNSENT)
+            | flag(core.will.is_some(), CORE_WILL)
+            | flag(core.will_due.is_some(), CORE_WILL_DUE),
+    );
+    match core.ends {
+        Some(at) => out.extend_from_slice(&at.to_le_bytes()),
+        None => out.extend_from_slice(&core.expiry.to_le_bytes()),
     }
-    if core.will.is_some() {
-        flags |= CORE_WILL;
-    }
-    out.push(flags);
-    out.extend_from_slice(&core.expiry.to_le_bytes());
-    if let Some(since) = core.offline_since {
-        out.extend_from_slice(&since.to_le_bytes());
-        out.extend_from_slice(&core.unsent.to_le_bytes());
+    if let Some(unsent) = core.unsent {
+        out.extend_from_slice(&unsent.to_le_bytes());
     }
     if let Some(will) = &core.will {
         put_will(out, will);
+    }
+    if let Some(due) = core.will_due {
+        out.extend_from_slice(&due.to_le_bytes());
     }
     put_count(out, core.incoming.len());
     for (id, token) in &core.incoming {
@@ -315,9 +319,6 @@ pub fn write_state<'a>(
         if let Some(token) = token {
             out.extend_from_slice(&token.to_le_bytes());
         }
-    }
-    for subscription in subscriptions {
-        put_subscription(out, &subscription);
     }
 }
 
@@ -333,14 +334,12 @@ pub enum Note<'a> {
     },
     /// It has none any more.
     Offline {
-        /// Since when.
-        since: u64,
-        /// Session expiry interval in seconds.
-        expiry: u32,
+        /// When it ends; `u64::MAX`: never.
+        ends: u64,
         /// The first message of its queue that was never sent.
         unsent: u32,
-        /// The will waits for the end of its delay; else there is none any more.
-        will_waits: bool,
+        /// When the delay of the will is over; none: there is no will any more.
+        will_due: Option<u64>,
     },
     /// Its will has been published.
     WillPublished,
@@ -386,16 +385,16 @@ impl Note<'_> {
                 }
             }
             Self::Offline {
-                since,
-                expiry,
+                ends,
                 unsent,
-                will_waits,
+                will_due,
             } => {
                 out.push(OFFLINE);
-                out.extend_from_slice(&since.to_le_bytes());
-                out.extend_from_slice(&expiry.to_le_bytes());
+                out.extend_from_slice(&ends.to_le_bytes());
                 out.extend_from_slice(&unsent.to_le_bytes());
-                out.push(u8::from(*will_waits));
+                if let Some(due) = will_due {
+                    out.extend_from_slice(&due.to_le_bytes());
+                }
             }
             Self::WillPublished => out.push(WILL_PUBLISHED),
             Self::Took { id, token } => {
@@ -534,17 +533,18 @@ fn state_core<'a>(reader: &mut Reader<'a>) -> Read<Core<'a>> {
     reader.version()?;
     let client_id = reader.text()?;
     let flags = reader.u8()?;
-    let expiry = reader.u32()?;
     let mut core = Core {
         client_id,
-        expiry,
         ..Core::default()
     };
-    if flags & CORE_OFFLINE != 0 {
-        core.offline_since = Some(reader.u64()?);
-        core.unsent = reader.u32()?;
+    if flags & CORE_ENDS != 0 {
+        core.ends = Some(reader.u64()?);
+    } else {
+        core.expiry = reader.u32()?;
     }
+    core.unsent = reader.when(flags & CORE_UNSENT != 0, Reader::u32)?;
     core.will = reader.when(flags & CORE_WILL != 0, Reader::will)?;
+    core.will_due = reader.when(flags & CORE_WILL_DUE != 0, Reader::u64)?;
     for _ in 0..reader.u16()? {
         let id = reader.u16()?;
         let has_token = reader.u8()? != 0;
@@ -561,19 +561,19 @@ impl<'a> Core<'a> {
         match reader.u8()? {
             ONLINE => {
                 self.expiry = reader.u32()?;
-                self.offline_since = None;
+                (self.ends, self.unsent, self.will_due) = (None, None, None);
                 let has_will = reader.u8()? != 0;
                 self.will = reader.when(has_will, Reader::will)?;
             }
             OFFLINE => {
-                self.offline_since = Some(reader.u64()?);
-                self.expiry = reader.u32()?;
-                self.unsent = reader.u32()?;
-                if reader.u8()? == 0 {
+                self.ends = Some(reader.u64()?);
+                self.unsent = Some(reader.u32()?);
+                self.will_due = reader.when(!reader.0.is_empty(), Reader::u64)?;
+                if self.will_due.is_none() {
                     self.will = None;
                 }
             }
-            WILL_PUBLISHED => self.will = None,
+            WILL_PUBLISHED => (self.will, self.will_due) = (None, None),
             TOOK => {
                 let (id, token) = (reader.u16()?, reader.u64()?);
                 self.incoming.retain(|(other, _)| *other != id);

@@ -26,17 +26,21 @@ fn subscription<'a>(filter: &'a str, qos: u8, id: Option<u32>) -> Subscription<'
 fn core() -> Core<'static> {
     Core {
         client_id: "phone-1",
-        expiry: 3600,
-        offline_since: Some(1_800_000_000_000),
-        unsent: 77,
+        expiry: 0,
+        ends: Some(1_800_000_000_000),
+        unsent: Some(77),
         will: Some(WILL),
+        will_due: Some(1_700_000_000_000),
         incoming: vec![(1, None), (65_535, Some(u64::MAX))],
     }
 }
 
 fn state(core: &Core<'_>, subscriptions: &[Subscription<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
-    write_state(&mut out, core, subscriptions.iter().copied());
+    write_core(&mut out, core);
+    for subscription in subscriptions {
+        put_subscription(&mut out, subscription);
+    }
     out
 }
 
@@ -56,7 +60,7 @@ fn a_state_comes_back() {
     assert_eq!(read_core(&bytes, &[]), Ok(core()));
     assert_eq!(read_subscriptions(&bytes, &[]), Ok(subs.to_vec()));
     let online = Core {
-        client_id: "",
+        expiry: 3600,
         ..Core::default()
     };
     assert_eq!(read_core(&state(&online, &[]), &[]), Ok(online));
@@ -73,33 +77,30 @@ fn notes_change_the_core_in_order() {
         expiry: 10,
         will: Some(WILL),
     });
-    let offline = |will_waits| {
+    let offline = |will_due| {
         note(&Note::Offline {
-            since: 5,
-            expiry: 6,
+            ends: 5,
             unsent: 8,
-            will_waits,
+            will_due,
         })
     };
     let after = read_core(&bytes, &[&online]).unwrap();
     assert_eq!(
-        (after.expiry, after.offline_since, after.will),
-        (10, None, None)
+        (after.expiry, after.ends, after.unsent, after.will_due),
+        (10, None, None, None)
     );
-    let waits = offline(true);
+    assert_eq!(after.will, None);
+    let waits = offline(Some(3));
     let after = read_core(&bytes, &[&online, &with_will, &waits]).unwrap();
     assert_eq!(
-        (after.expiry, after.offline_since, after.unsent, after.will),
-        (6, Some(5), 8, Some(WILL))
+        (after.ends, after.unsent, after.will, after.will_due),
+        (Some(5), Some(8), Some(WILL), Some(3))
     );
     let published = note(&Note::WillPublished);
     let gone = [&with_will[..], &waits, &published];
     assert_eq!(read_core(&bytes, &gone).unwrap().will, None);
-    let done = offline(false);
-    assert_eq!(
-        read_core(&bytes, &[&with_will, &done]).unwrap().will,
-        None
-    );
+    let done = offline(None);
+    assert_eq!(read_core(&bytes, &[&with_will, &done]).unwrap().will, None);
 }
 
 #[test]
