@@ -56,6 +56,9 @@ pub const GROUP_HOPS: u8 = 3;
 /// Sessions whose subscriptions are loaded in one turn after a restart: with ten each some 5 ms.
 pub const LOAD_SLICE: usize = 512;
 
+/// Messages that may wait on a shard until all sessions are loaded before QoS 0 is shed.
+pub const EARLY_BACKLOG: usize = 65_536;
+
 /// Messages routed in one turn of those that waited until all sessions were loaded.
 pub const EARLY_PER_TURN: usize = 256;
 

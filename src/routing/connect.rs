@@ -129,6 +129,7 @@ impl Shard {
             match self.find(client_id) {
                 Some(idx) if !clean_start => {
                     self.load(idx, port);
+                    self.publish_due_will(idx, now, port);
                     self.wake(idx);
                     return Some((idx, true));
                 }

@@ -172,27 +172,36 @@ impl Shard {
 
     /// The wheel says that something of an offline session is due.
     pub(super) fn session_due(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let holds = self.keep.restoring.holds;
         let session = &mut self.sessions[idx];
         let Some(until) = session.until() else {
             return;
         };
+        if holds {
+            // Not all subscriptions are loaded: a will would have to wait, and could be lost meanwhile.
+            self.schedule(idx);
+            return;
+        }
         if until <= now.tick() {
             self.end(idx, now, port);
             return;
         }
-        let mut will = None;
+        self.publish_due_will(idx, now, port);
+        self.schedule(idx);
+    }
+
+    /// The will of an absent session, if its time has come.
+    pub(super) fn publish_due_will(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let session = &mut self.sessions[idx];
         if let Some(extras) = session.some_extras_mut()
             && extras.will_due.is_some_and(|due| due <= now.tick())
         {
             extras.will_due = None;
-            will = extras.will.take();
-        }
-        session.tidy();
-        if will.is_some() {
+            let will = extras.will.take();
+            session.tidy();
             self.publish_will(will, now, port);
             self.record_will_published(idx);
         }
-        self.schedule(idx);
     }
 
     /// The session ends, and all that is its: its will is published at the latest now, its shared messages go to other members.

@@ -214,8 +214,10 @@ impl Shard {
 
     /// Once a tick: what found no room in the store is tried again, and the log is looked at.
     pub(super) fn tend_store(&mut self, now: Millis, port: &mut impl Port) {
-        // What it could not record it keeps, and tries again.
-        let _ = self.keep.store.commit();
+        // What the store could not record it keeps, and tries again.
+        if self.keep.store.commit().is_ok() {
+            self.release_unreceived(now, port);
+        }
         for id in std::mem::take(&mut self.keep.unsaved) {
             if let Some(idx) = self.live(id) {
                 if self.sessions[idx].conn().is_some() {
@@ -228,7 +230,6 @@ impl Shard {
         for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
             self.settled(session, receipt, outcome, port);
         }
-        self.record_unreceived(now, port);
         self.keep.cleaning = true;
         self.count_store();
     }
@@ -268,6 +269,11 @@ impl Shard {
     /// The store, for tests and tools.
     pub fn store(&self) -> &Store {
         &self.keep.store
+    }
+
+    /// The same, for what a simulation does to it.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.keep.store
     }
 
     /// The same, out of a shard that has ended.

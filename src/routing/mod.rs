@@ -254,6 +254,8 @@ pub struct Slices {
     pub fanout: usize,
     /// Retained messages in a part of an answer.
     pub retained: usize,
+    /// Sessions whose subscriptions are loaded after a restart.
+    pub load: usize,
 }
 
 impl Default for Slices {
@@ -261,6 +263,7 @@ impl Default for Slices {
         Self {
             fanout: limits::FANOUT_SLICE,
             retained: limits::RETAINED_PART,
+            load: limits::LOAD_SLICE,
         }
     }
 }

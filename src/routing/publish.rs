@@ -271,7 +271,7 @@ impl Shard {
     /// Takes a message to every shard with interest, this one included, and to the home of its topic if it is to be retained. Whoever
     /// has yet to take it is counted in the message; the caller settles its own count afterwards.
     pub(super) fn route(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
-        if self.keep.restoring.holds && (message.qos != Qos::AtMostOnce || message.retain) {
+        if self.keep.restoring.holds {
             self.route_later(message);
         } else {
             self.route_now(message, now, port);

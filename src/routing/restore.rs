@@ -1,6 +1,6 @@
 //! A shard after a restart: its sessions are there before the first client, their subscriptions follow in slices while it serves.
 //!
-//! Until every shard has loaded its subscriptions and all of them know of each other's, QoS 1 and 2 messages are not routed but wait, in order and
+//! Until every shard has loaded its subscriptions and all of them know of each other's, messages are not routed but wait, in order and
 //! unacknowledged. Sessions that had a connection when the server died have lost it at the start: their expiry and the delay of their will
 //! begin then.
 
@@ -18,14 +18,14 @@ use super::port::Port;
 use super::{Shard, Shared};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ReactorId, SessionId, SessionIdx};
-use crate::limits::{EARLY_PER_TURN, LOAD_SLICE};
+use crate::limits::{EARLY_BACKLOG, EARLY_PER_TURN};
 use crate::session::durable::{self, Body};
 use crate::session::message::Message;
 use crate::session::{Flags, Session, Will};
 use crate::store::{Recovered, State, Store};
 use crate::topic::filter::Filter;
 use crate::topic::{GroupKey, SubOptions};
-use crate::wire::{Forward, PacketId};
+use crate::wire::{Forward, PacketId, Qos};
 
 /// The key of a SUBACK that is none: all shards know of what this one has loaded.
 pub(super) const FENCE: u32 = u32::MAX;
@@ -180,6 +180,8 @@ impl Shard {
         session.flags.put(Flags::DURABLE, true);
         session.go_offline(match core.ends {
             Some(ends) => self.keep.tick(ends),
+            // It ended with its connection.
+            None if core.expiry == 0 => Tick(0),
             None => Session::end_from(core.expiry, now),
         });
         if let Some(will) = &core.will {
@@ -420,7 +422,7 @@ impl Shard {
     /// A slice of what is left of the start. True: there is more.
     pub(super) fn restore_slice(&mut self, now: Millis, port: &mut impl Port) -> bool {
         if self.keep.restoring.loading && !self.keep.restoring.pending.is_empty() {
-            for _ in 0..LOAD_SLICE {
+            for _ in 0..self.slices.load {
                 let Some(idx) = self.keep.restoring.next_pending() else {
                     self.keep.restoring.pending = Vec::new();
                     self.keep.store.forget_notes();
@@ -463,8 +465,13 @@ impl Shard {
 
     /// A message that comes while sessions are loaded waits.
     pub(super) fn route_later(&mut self, message: &Arc<Message>) {
+        let early = &mut self.keep.restoring.early;
+        if message.qos == Qos::AtMostOnce && early.len() >= EARLY_BACKLOG {
+            self.counters().dropped_fanout.add(1);
+            return;
+        }
         message.expect();
-        self.keep.restoring.early.push_back(Arc::clone(message));
+        early.push_back(Arc::clone(message));
     }
 
     /// Ticks that lie behind a session's end.

@@ -651,14 +651,16 @@ impl Shard {
             && self.keep.unreceived.contains(&(self.id_of(idx), seq))
     }
 
-    /// Once a tick: what could not be recorded is tried again.
-    pub(super) fn record_unreceived(&mut self, now: Millis, port: &mut impl Port) {
+    /// What could not be recorded is by now.
+    pub(super) fn release_unreceived(&mut self, now: Millis, port: &mut impl Port) {
         for (session, seq) in std::mem::take(&mut self.keep.unreceived) {
             if let Some(idx) = self.live(session)
                 && let Some(queue) = self.keep.store.queue(idx)
                 && queue.state(seq) == State::Received
             {
-                self.record_received(idx, seq, port);
+                if is_sent(queue, seq) {
+                    self.release_stored(idx, packet_id(seq), port);
+                }
                 self.pump(idx, now, port);
             }
         }
