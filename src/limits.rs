@@ -333,3 +333,38 @@ pub const HANDOVER_BACKLOG: usize = 8;
 
 /// Stack of a reactor's thread; virtual, and nothing in the loop recurses.
 pub const REACTOR_STACK: usize = 512 << 10;
+
+// ---- store ----
+
+/// Bytes of a log's first segments: small enough for a server that keeps nothing, and of 100 reactors; filled in 20 ms at the most that a reactor
+/// takes in.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+
+/// Bytes of a log's largest segments: what is prepared ahead, and what must be moved before a file can go.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+
+/// Segments a log is aimed to have: what the cleaner holds back at a time is one of them.
+pub const SEGMENTS_OF_A_LOG: u64 = 8;
+
+/// Bytes whose checksum is tried in a damaged segment to find a readable record behind the damage, in multiples of the segment. Zeros and noise
+/// take none; a client that filled its payloads with what looks like long records, just there, can't hold the start up for more than seconds.
+pub const RESUME_EFFORT: usize = 64;
+
+// ---- store: what is in memory ----
+
+/// Numbers between the oldest and the newest entry of a queue: 4 Mi entries are 32 MB of memory. Limits of the configuration are far below; this one
+/// keeps a damaged log from asking for gigabytes.
+pub const QUEUE_SPAN: usize = 1 << 22;
+
+/// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
+pub const SESSIONS_PAGE: usize = 1024;
+
+/// Queue entries with one shared body that are recorded together: 12 KB. What a record costs beside its entries is 0.03 bytes each then.
+pub const FAN_ENTRIES: usize = 1024;
+
+/// Dead bytes of a log that nobody minds, beside as much as lives: four of the smallest segments, so that a small log isn't moved all the time.
+pub const CLEAN_SLACK: u64 = 4 << 20;
+
+/// Bytes of the log that the cleaner handles for each one that was appended since it was last called. In a log that is half dead it reads two and
+/// moves one for each that it frees: with 4 it gains on whatever comes in.
+pub const CLEAN_PER_BYTE: usize = 4;
