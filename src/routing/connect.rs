@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::port::{CloseCause, Port};
+use super::waits::Wait;
 use super::{Attached, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionIdx};
@@ -30,6 +31,7 @@ impl Shard {
         if let Err(reason) = self.acceptable(connect) {
             return self.refuse(conn, connect.version, reason, port);
         }
+        self.keep.changed = false;
         let Some((idx, present)) = self.open(client_id, connect.clean_start, now, port) else {
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         };
@@ -239,7 +241,18 @@ impl Shard {
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
         connack.encode(connect.version, &mut out);
-        self.send(idx, &out, port);
+        let conn = session.conn();
+        let begins = !present && std::mem::take(&mut self.keep.changed) && self.must_wait();
+        match conn {
+            Some(conn) if begins => {
+                // Nothing that it sends is read before it knows.
+                let id = self.id_of(idx);
+                self.sessions[idx].flags.put(Flags::SUBSCRIBING, true);
+                port.pause(conn, true);
+                self.await_sync(Wait::Connack(id, conn, (&*out).into()));
+            }
+            _ => self.send(idx, &out, port),
+        }
         self.scratch.packet = out;
     }
 }

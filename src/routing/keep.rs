@@ -35,6 +35,8 @@ pub(super) struct Keep {
     pub(super) unreceived: Vec<(SessionId, u32)>,
     /// Sessions of which it could not be recorded that they came or went.
     unsaved: Vec<SessionId>,
+    /// A session has begun or ended since a CONNECT came.
+    pub(super) changed: bool,
     /// The log has more dead records than it should.
     pub(super) cleaning: bool,
     /// What is left of a start.
@@ -54,6 +56,7 @@ impl Keep {
             unheld: Vec::new(),
             unreceived: Vec::new(),
             unsaved: Vec::new(),
+            changed: false,
             cleaning: false,
             restoring: restore::Restoring::default(),
             scratch: Vec::new(),
@@ -168,6 +171,7 @@ impl Shard {
         let done = self.keep.store.create(session, &state);
         self.keep.scratch = state;
         if done.is_ok() {
+            self.keep.changed = true;
             self.sessions[idx].flags.put(Flags::DURABLE, true);
         }
         done

@@ -349,6 +349,7 @@ impl Shard {
             self.shared.queued_bytes.fetch_sub(bytes, Relaxed);
         }
         self.keep.store.remove(id);
+        self.keep.changed = true;
     }
 
     /// What a queue still has that came through shared subscriptions, for other members.

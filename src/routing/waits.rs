@@ -12,6 +12,7 @@ use super::port::Port;
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
 use crate::limits::WAITS_PER_TURN;
+use crate::session::Flags;
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::store::Position;
 
@@ -22,6 +23,8 @@ pub(super) enum Wait {
     Settle(Arc<Message>),
     /// It is recorded that everybody has a QoS 2 message of a client.
     Held(SessionId, Receipt, Outcome),
+    /// The CONNACK of a session that has begun: the one before it must not come back.
+    Connack(SessionId, ConnId, Box<[u8]>),
     /// A packet for a client.
     Packet(SessionId, ConnId, Box<[u8]>),
     /// Messages of a queue, up to this number.
@@ -56,6 +59,11 @@ impl Shard {
     /// True if something that is recorded is not synced, and that matters.
     pub(super) fn must_wait(&self) -> bool {
         self.keep.disk && self.keep.store.synced() < self.keep.store.end()
+    }
+
+    /// True if the client may not know that it is connected.
+    pub(super) fn has_no_connack(&self, idx: SessionIdx) -> bool {
+        self.sessions[idx].flags.has(Flags::SUBSCRIBING)
     }
 
     /// Sends a packet to a durable client that says that something is recorded.
@@ -96,6 +104,15 @@ impl Shard {
                 Wait::Settle(message) => self.settle_now(&message, port),
                 Wait::Held(session, receipt, outcome) => {
                     self.settled_now(session, receipt, outcome, port);
+                }
+                Wait::Connack(session, conn, packet) => {
+                    if let Some(idx) = self.live(session)
+                        && self.sessions[idx].conn() == Some(conn)
+                    {
+                        self.send(idx, &packet, port);
+                        self.sessions[idx].flags.put(Flags::SUBSCRIBING, false);
+                        port.pause(conn, false);
+                    }
                 }
                 Wait::Packet(session, conn, packet) => {
                     if let Some(idx) = self.live(session)

@@ -83,7 +83,11 @@ impl World {
     pub(crate) fn check_promises(&self) {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(client.online, "client {at} is not connected at the end");
-            let unacked: Vec<_> = client.out.iter().map(|out| (out.id, out.qos)).collect();
+            let unacked: Vec<_> = client
+                .out
+                .iter()
+                .map(|out| (super::model::number(&out.payload), out.id, out.qos))
+                .collect();
             assert!(
                 unacked.is_empty(),
                 "client {at}: {unacked:?} were never acknowledged"

@@ -47,7 +47,8 @@ pub(crate) fn start(world: &World, logs: Vec<Recovered>, disk: bool) -> Vec<Shar
                 ReactorId(at as u16),
                 Arc::clone(&world.shared),
                 64,
-                world.seed ^ at as u64,
+                // Another one at each start, as a server has.
+                world.seed ^ at as u64 ^ world.model.step << 8,
                 world.now,
                 Kept::new(found, disk, EPOCH),
             )
@@ -67,6 +68,7 @@ pub(crate) fn start(world: &World, logs: Vec<Recovered>, disk: bool) -> Vec<Shar
 impl World {
     /// Every shard dies at once, and the server is started again.
     pub(crate) fn crash(&mut self) {
+        if std::env::var("TRACE").is_ok() { eprintln!("step {}: crash", self.model.step); }
         self.model.step += 1;
         let totals = self.shared.counters.totals();
         self.dropped_before += totals.dropped_queue;

@@ -236,12 +236,13 @@ impl Model {
         }
         if expected == Some(false) && present {
             assert!(session.crashed, "client {client} has another's session");
-            session.revived = true;
+            (session.revived, session.exists, session.since) = (true, true, self.step);
         }
     }
 
     /// The CONNACK says whether there was a session.
     pub(crate) fn connected(&mut self, client: usize, present: bool) {
+        if std::env::var("TRACE").is_ok() { eprintln!("step {}: client {client} connected present {present}", self.step); }
         let (conn, expiry) = (self.sessions[client].conn, self.sessions[client].expiry);
         if !present {
             self.session_ended(client);

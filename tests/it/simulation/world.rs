@@ -295,12 +295,10 @@ impl World {
         if let Some(old) = old {
             assert!(!self.network.conns[old].held, "taken over, but not closed");
         }
-        let connack = self.network.conns[at]
-            .down
-            .front()
-            .expect("a CONNACK")
-            .clone();
-        let present = connack[2] & 1 == 1;
+        let connack = self.network.conns[at].down.front();
+        // Where the disk is waited for, that of a new session comes later.
+        assert!(connack.is_some() || self.crash == Crash::Power, "a CONNACK");
+        let present = connack.is_some_and(|packet| packet[2] & 1 == 1);
         if !present {
             self.clients[client].forget();
             // A CONNECT that was late took the session from the client's newest connection: what is under way there is of the old session.
