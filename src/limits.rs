@@ -55,6 +55,24 @@ pub const RETAINED_SWEEP: usize = 256;
 /// How often a message for a shared subscription is passed on when a shard has no member left.
 pub const GROUP_HOPS: u8 = 3;
 
+/// Sessions whose subscriptions are loaded in one turn after a restart: with ten each some 5 ms.
+pub const LOAD_SLICE: usize = 512;
+
+/// Messages that may wait on a shard until all sessions are loaded before QoS 0 is shed.
+pub const EARLY_BACKLOG: usize = 65_536;
+
+/// Messages routed in one turn of those that waited until all sessions were loaded.
+pub const EARLY_PER_TURN: usize = 256;
+
+/// Bytes of the log's oldest segment that are looked at in one turn to give space back: at some 500 MB/s less than a millisecond.
+pub const CLEAN_SLICE: usize = 256 << 10;
+
+/// Acknowledgements and messages that go on in one turn after a sync.
+pub const WAITS_PER_TURN: usize = 4096;
+
+/// Bytes of a store on the heap, which no server uses: for simulations and tests.
+pub const HEAP_STORE_BYTES: u64 = 1 << 30;
+
 /// Session timers (ends, wills) handled in one tick.
 pub const SESSION_TIMERS: usize = 4096;
 
