@@ -26,6 +26,7 @@
 //! | [`sys`] | socket options, fd tables and passing, affinity, limits of the machine: all `unsafe` | policy |
 //! | [`transport`] | bytes from and to a socket | protocol |
 //! | [`reactor`] | the loop: accept, hand over, read, drive the shard, write | decide what MQTT means |
+//! | [`logs`] | where the logs are, who writes which, another number of them | serve |
 //! | [`server`] | threads: start, drain, end | |
 //!
 //! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store` ←
@@ -38,6 +39,7 @@ pub mod counters;
 pub mod data_dir;
 pub mod ids;
 pub mod limits;
+pub mod logs;
 pub mod reactor;
 pub mod routing;
 pub mod server;

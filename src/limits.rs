@@ -70,6 +70,9 @@ pub const CLEAN_SLICE: usize = 256 << 10;
 /// Acknowledgements and messages that go on in one turn after a sync.
 pub const WAITS_PER_TURN: usize = 4096;
 
+/// Bytes that stand around a message in the log: what says how it is to be delivered, beside its topic and payload.
+pub const RECORD_MARGIN: usize = 4096;
+
 /// Bytes of a store on the heap, which no server uses: for simulations and tests.
 pub const HEAP_STORE_BYTES: u64 = 1 << 30;
 

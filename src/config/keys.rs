@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::resolved::{Config, LogFormat, QueueFull};
+use super::resolved::{Config, Durability, LogFormat, QueueFull};
 use super::value::{Kind, Value};
 use crate::limits;
 
@@ -138,6 +138,7 @@ macro_rules! choice_field {
 }
 
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
+choice_field!(Durability, DURABILITY: "process" => Durability::Process, "disk" => Durability::Disk);
 choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
 choice_field!(
     tracing::Level, LOG_LEVELS:
@@ -189,6 +190,10 @@ keys! {
         "Pin reactor i to the i-th core this process may use, modulo their number.";
     data_dir: Kind::Path,
         "Where the server keeps what must outlive it; created and locked at start.";
+    durability: Kind::Choice(DURABILITY),
+        "What sessions, queues and retained messages outlive: the process, or a power failure too.";
+    commit_delay: count(0, 1000),
+        "Milliseconds that a sync waits for others to share it, where the disk is waited for.";
     max_connections: Kind::Count { min: 1, max: limits::MAX_CONNECTIONS, auto: true },
         "Connections held at most, over all reactors; auto is what this machine allows.";
     drain_timeout: seconds(0, 3600),

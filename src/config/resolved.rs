@@ -14,6 +14,10 @@ pub struct Config {
     pub pin: bool,
     /// Where the server keeps what must outlive it; created and locked at start.
     pub data_dir: PathBuf,
+    /// What has to be before something is acknowledged as stored.
+    pub durability: Durability,
+    /// Milliseconds that a sync waits for others, so that they share it.
+    pub commit_delay: u32,
     /// Connections the server holds at most, over all reactors.
     pub max_connections: u32,
     /// Seconds between SIGTERM and the end, at most.
@@ -34,6 +38,8 @@ impl Config {
             pin: true,
             // Works without root, and is found again where the server was started; a packaged server names its own place.
             data_dir: PathBuf::from("./stillwire-data"),
+            durability: Durability::Process,
+            commit_delay: 0,
             max_connections,
             drain_timeout: 10,
             log: Log {
@@ -64,6 +70,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// What outlives what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// What is acknowledged outlives the process.
+    Process,
+    /// What is acknowledged outlives a power failure: it waits until the disk has it.
+    Disk,
 }
 
 /// What happens to a QoS 1 or 2 message when the queue of an offline session is full.

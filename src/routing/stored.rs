@@ -240,7 +240,10 @@ impl Shard {
 
     /// Messages of a durable session's queue that were not sent on this connection, held ones included.
     pub(super) fn stored_waiting(&self, idx: SessionIdx) -> usize {
-        let held = self.sessions[idx].flow.as_ref().map_or(0, |flow| flow.held());
+        let held = self.sessions[idx]
+            .flow
+            .as_ref()
+            .map_or(0, |flow| flow.held());
         let queue = self.keep.store.queue(idx);
         held + queue.map_or(0, |queue| queue.len().saturating_sub(queue.flying as usize))
     }
@@ -261,8 +264,8 @@ impl Shard {
         };
         let waiting = distance(unsent(queue), queue.tail());
         let bytes = queue.bytes() + weight as u64;
-        let own = waiting == 0
-            || waiting < mqtt.queue_messages && bytes <= u64::from(mqtt.queue_bytes);
+        let own =
+            waiting == 0 || waiting < mqtt.queue_messages && bytes <= u64::from(mqtt.queue_bytes);
         total && own
     }
 
@@ -270,6 +273,7 @@ impl Shard {
     fn make_stored_room(&mut self, idx: SessionIdx, message: &Message, now: Millis) -> bool {
         let weight = message.stored_weight();
         while !self.has_stored_room(idx, weight) {
+            self.skip_gone(idx);
             let oldest = self.keep.store.queue(idx).and_then(|queue| {
                 let seq = unsent(queue);
                 (seq != queue.tail()).then_some(seq)
@@ -297,6 +301,17 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// Past those that were never sent and are gone.
+    fn skip_gone(&mut self, idx: SessionIdx) {
+        if let Some(queue) = self.keep.store.queue_mut(idx) {
+            let mut seq = unsent(queue);
+            while seq != queue.tail() && queue.state(seq) == State::Gone {
+                seq = Queue::after(seq);
+                queue.sent_before = seq;
+            }
+        }
     }
 
     /// Takes the first message that was never sent out of a queue.
@@ -330,6 +345,9 @@ impl Shard {
         let Some(queue) = self.keep.store.queue_mut(idx) else {
             return;
         };
+        if queue.state(seq) == State::Gone {
+            return;
+        }
         if is_sent(queue, seq) {
             queue.flying = queue.flying.saturating_sub(1);
         }
@@ -512,7 +530,10 @@ impl Shard {
 
     /// Messages that were over the limits move up into the queue, and their publishers are told.
     fn admit_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        while let Some(front) = self.sessions[idx].flow.as_ref().and_then(|flow| flow.front())
+        while let Some(front) = self.sessions[idx]
+            .flow
+            .as_ref()
+            .and_then(|flow| flow.front())
             && self.has_stored_room(idx, front.message.stored_weight())
             && let Some((delivery, _)) = self.sessions[idx].flow_mut().dequeue()
         {
@@ -648,8 +669,7 @@ impl Shard {
 
     /// Whether that could not be recorded: after a crash the message would come again, so it must not be released.
     fn is_unreceived(&self, idx: SessionIdx, seq: u32) -> bool {
-        !self.keep.unreceived.is_empty()
-            && self.keep.unreceived.contains(&(self.id_of(idx), seq))
+        !self.keep.unreceived.is_empty() && self.keep.unreceived.contains(&(self.id_of(idx), seq))
     }
 
     /// What could not be recorded is by now.

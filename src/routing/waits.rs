@@ -37,12 +37,6 @@ pub(super) enum Wait {
 #[derive(Debug, Default)]
 pub(super) struct Waits(VecDeque<(Position, Wait)>);
 
-impl Waits {
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
 impl Shard {
     /// A message is settled when the disk has it.
     pub(super) fn settle_synced(&mut self, message: &Arc<Message>) {

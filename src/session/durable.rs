@@ -494,10 +494,7 @@ pub fn read_core<'a>(state: &'a [u8], notes: &[&'a [u8]]) -> Read<Core<'a>> {
 }
 
 /// Reads the subscriptions of a session from its state and the notes behind it. The order is that of the first SUBSCRIBE.
-pub fn read_subscriptions<'a>(
-    state: &'a [u8],
-    notes: &[&'a [u8]],
-) -> Read<Vec<Subscription<'a>>> {
+pub fn read_subscriptions<'a>(state: &'a [u8], notes: &[&'a [u8]]) -> Read<Vec<Subscription<'a>>> {
     let mut reader = Reader(state);
     state_core(&mut reader)?;
     let mut found = Vec::new();
@@ -635,7 +632,11 @@ impl<'a> Reader<'a> {
     }
 
     fn when<T>(&mut self, there: bool, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
-        if there { read(self).map(Some) } else { Ok(None) }
+        if there {
+            read(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn text(&mut self) -> Read<&'a str> {

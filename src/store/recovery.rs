@@ -36,6 +36,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// Damaged stretches that may have held something that was promised.
+    pub fn losses(&self) -> u64 {
+        self.damage.iter().filter(|damage| damage.is_loss()).count() as u64
+    }
+
     /// Reads a log. `seed` is as for [`Store::new`].
     pub fn read(opened: Opened, seed: u64) -> Self {
         let mut store = Store::new(opened.log, seed);
