@@ -345,7 +345,9 @@ impl Shard {
     /// Delivers to the client whose inbox the topic names, and settles.
     pub(super) fn inbox(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
         if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id))
-            && !(message.qos == Qos::AtMostOnce && self.keep.disk && self.has_no_connack(idx))
+            // One that does not know yet that it is connected is not, but for what is stored.
+            && (!self.has_no_connack(idx)
+                || self.sessions[idx].is_durable() && message.qos != Qos::AtMostOnce)
         {
             message.mark_matched();
             self.offer(
