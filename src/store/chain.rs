@@ -244,13 +244,6 @@ fn row(chain: &mut Chain, key: u64, oldest: u64) {
                 position: Some(Position(end)),
                 what: What::Missing,
             }),
-            None if chunk.base > oldest => chain.damage.push(Damage {
-                file: chunk.name.clone(),
-                offset: 0,
-                len: chunk.base - oldest,
-                position: Some(Position(oldest)),
-                what: What::Missing,
-            }),
             _ => {}
         }
         end = Some(chunk.base + chunk.size);

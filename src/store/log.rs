@@ -118,6 +118,8 @@ pub struct Log {
     active: Option<Chunk>,
     /// The base of the next segment.
     base: u64,
+    /// Segments that were given up: their bases, and what must be synced before nobody needs them after a power loss.
+    going: VecDeque<(u64, u64)>,
     medium: Medium,
 }
 
@@ -143,6 +145,7 @@ impl Log {
             sealed: VecDeque::new(),
             active: None,
             base: 0,
+            going: VecDeque::new(),
             medium: Medium::Heap(Heap::new(limit)),
         }
     }
@@ -261,7 +264,7 @@ impl Log {
             key: self.key,
             base: self.base,
             size: segment.len() as u64,
-            oldest: self.sealed.front().map_or(self.base, |chunk| chunk.base),
+            oldest: self.oldest_needed(),
         };
         self.base += head.size;
         let name = format::file_name(number);
@@ -321,9 +324,24 @@ impl Log {
         let Some(chunk) = self.sealed.pop_front() else {
             return;
         };
+        self.going.push_back((chunk.base, end));
         let Medium::Heap(heap) = &mut self.medium;
         heap.remove(chunk, end);
         self.want_sync();
+    }
+
+    /// The base of the oldest segment that a start after a power loss needs: one that was given up counts until what was moved out of it is on disk.
+    fn oldest_needed(&mut self) -> u64 {
+        let synced = self.synced().0;
+        while self
+            .going
+            .front()
+            .is_some_and(|(_, after)| *after <= synced)
+        {
+            self.going.pop_front();
+        }
+        let oldest = self.sealed.front().map_or(self.base, |chunk| chunk.base);
+        self.going.front().map_or(oldest, |(base, _)| *base)
     }
 
     /// Where the next record goes, or would if it fits.

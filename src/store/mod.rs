@@ -471,5 +471,9 @@ fn header(kind: Kind, session: SessionId, seq: u32) -> Header {
 }
 
 #[cfg(test)]
+#[path = "model_tests.rs"]
+mod model;
+
+#[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
