@@ -1,5 +1,7 @@
 //! Every bound of the server, each with its reason. What a file needs of them it takes from here.
 
+use std::time::Duration;
+
 /// Reactors in one process. Masks are `MAX_REACTORS / 64` words; an operator passes a per-table fd limit of 20,000 with 1,024 of them.
 pub const MAX_REACTORS: usize = 1024;
 
@@ -52,6 +54,24 @@ pub const RETAINED_SWEEP: usize = 256;
 
 /// How often a message for a shared subscription is passed on when a shard has no member left.
 pub const GROUP_HOPS: u8 = 3;
+
+/// Sessions whose subscriptions are loaded in one turn after a restart: with ten each some 5 ms.
+pub const LOAD_SLICE: usize = 512;
+
+/// Messages that may wait on a shard until all sessions are loaded before QoS 0 is shed.
+pub const EARLY_BACKLOG: usize = 65_536;
+
+/// Messages routed in one turn of those that waited until all sessions were loaded.
+pub const EARLY_PER_TURN: usize = 256;
+
+/// Bytes of the log's oldest segment that are looked at in one turn to give space back: at some 500 MB/s less than a millisecond.
+pub const CLEAN_SLICE: usize = 256 << 10;
+
+/// Acknowledgements and messages that go on in one turn after a sync.
+pub const WAITS_PER_TURN: usize = 4096;
+
+/// Bytes of a store on the heap, which no server uses: for simulations and tests.
+pub const HEAP_STORE_BYTES: u64 = 1 << 30;
 
 /// Session timers (ends, wills) handled in one tick.
 pub const SESSION_TIMERS: usize = 4096;
@@ -331,6 +351,28 @@ pub const SEGMENTS_OF_A_LOG: u64 = 8;
 /// Bytes whose checksum is tried in a damaged segment to find a readable record behind the damage, in multiples of the segment. Zeros and noise
 /// take none; a client that filled its payloads with what looks like long records, just there, can't hold the start up for more than seconds.
 pub const RESUME_EFFORT: usize = 64;
+
+/// Segments that are prepared behind the one in use: one for new content, and one that only what makes room may use.
+pub const SPARES: usize = 2;
+
+/// The same for a log that fills a segment in less than [`SEGMENT_LASTS`]: what comes in while the disk is busy with something else.
+pub const SPARES_BUSY: usize = 4;
+
+/// How long a segment should last. Preparing one takes a disk milliseconds, and half a second when it is busy.
+pub const SEGMENT_LASTS: Duration = Duration::from_secs(1);
+
+/// How long a full disk is left alone before it is asked again.
+pub const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// Files of a log that are kept open because they may have to be synced; others are opened again for it. 1,024 reactors have as many files then
+/// as a process may open.
+pub const UNSYNCED_FILES: usize = 16;
+
+/// Stack of the threads that wait for the disk: nothing in them recurses.
+pub const SYNCER_STACK: usize = 256 << 10;
+
+/// Largest manifest that is read: its few lines are less than one kilobyte.
+pub const MANIFEST_BYTES: u64 = 64 << 10;
 
 // ---- store: what is in memory ----
 

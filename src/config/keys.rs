@@ -138,7 +138,7 @@ macro_rules! choice_field {
 }
 
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
-choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "refuse" => QueueFull::Refuse);
+choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
 choice_field!(
     tracing::Level, LOG_LEVELS:
     "error" => tracing::Level::ERROR, "warn" => tracing::Level::WARN, "info" => tracing::Level::INFO,
@@ -223,6 +223,12 @@ keys! {
         "Bytes one session's queue holds at most.";
     mqtt.queue_full: Kind::Choice(QUEUE_FULL),
         "What a full queue of an offline session does with a QoS 1 or 2 message.";
+    mqtt.queue_age: seconds(0, U32),
+        "Time a message may wait in a durable session's queue; 0: as long as it likes.";
+    mqtt.max_queued: count(1, 1 << 40),
+        "Messages at most in the queues of all durable sessions.";
+    mqtt.max_queued_bytes: bytes(1024, 1 << 50),
+        "Bytes at most in the queues of all durable sessions; a message counts in each queue that has it.";
     mqtt.write_backlog: bytes(4096, 1 << 30),
         "Bytes of unwritten packets one connection may have waiting.";
     mqtt.write_timeout: seconds(1, 3600),

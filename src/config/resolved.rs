@@ -71,6 +71,8 @@ pub enum LogFormat {
 pub enum QueueFull {
     /// The oldest queued message makes room; counted and logged.
     DropOldest,
+    /// The new message is not queued, and its publisher is told that it is; counted.
+    DropNewest,
     /// The new message is not queued; its publisher is told with 0x97 (MQTT 5), or its connection is closed without an ack (MQTT 3).
     Refuse,
 }
@@ -102,6 +104,12 @@ pub struct Mqtt {
     pub queue_bytes: u32,
     /// What happens when an offline session's queue is full.
     pub queue_full: QueueFull,
+    /// Seconds a message may wait in a durable session's queue; 0: as long as it likes.
+    pub queue_age: u32,
+    /// Messages at most in the queues of all durable sessions.
+    pub max_queued: u64,
+    /// Bytes at most in the queues of all durable sessions; a message counts in each queue that has it.
+    pub max_queued_bytes: u64,
     /// Bytes of unwritten packets a connection may have waiting.
     pub write_backlog: u32,
     /// Seconds a connection may have unwritten bytes waiting without taking any of them.
@@ -133,6 +141,9 @@ impl Default for Mqtt {
             queue_messages: 1000,
             queue_bytes: 1 << 20,
             queue_full: QueueFull::DropOldest,
+            queue_age: 0,
+            max_queued: 100_000_000,
+            max_queued_bytes: 1 << 40,
             write_backlog: 256 << 10,
             write_timeout: 30,
             max_subscriptions: 1000,

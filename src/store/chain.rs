@@ -74,6 +74,7 @@ impl Chunk {
         if self.room() >= RECORD_HEAD {
             self.put(key, &Header::new(Kind::Seal), &[], 0);
         }
+        self.segment.freeze();
     }
 
     /// For looking through it.
@@ -135,10 +136,32 @@ pub struct Chain {
     pub next: u64,
     /// What was wrong.
     pub damage: Vec<Damage>,
+    /// A file of a version that this build doesn't read: the log must not be touched.
+    pub newer: Option<(String, u32)>,
+}
+
+/// What becomes of the end of the last segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is cut behind the last readable record, and sealed.
+    Cut,
+    /// It stays as it is: somebody may be writing it.
+    Left,
+}
+
+/// The key and reactor of a log, from the newest file that has a readable head.
+pub fn identity(parts: &[Part]) -> Option<(u64, u32)> {
+    let heads = parts.iter().filter_map(|part| {
+        let head = head_of(part, &mut Vec::new()).ok()?;
+        Some((part.number, head))
+    });
+    let (_, head) = heads.max_by_key(|(number, _)| *number)?;
+    Some((head.key, head.reactor))
 }
 
 /// Puts files in a row. A torn tail is cut, and the last segment sealed, in memory: whoever has files syncs them.
-pub fn assemble(mut parts: Vec<Part>, key: u64, reactor: u32) -> Chain {
+/// With `End::Left` nothing is written: whoever only looks stops where the last segment can't be read any more.
+pub fn assemble(mut parts: Vec<Part>, key: u64, reactor: u32, how: End) -> Chain {
     let mut chain = Chain::default();
     let mut oldest = 0;
     // Of two files with the same base, the one begun later is the log's: the other was emptied before.
@@ -164,12 +187,23 @@ pub fn assemble(mut parts: Vec<Part>, key: u64, reactor: u32) -> Chain {
             Err(NoHead::Blank) if part.segment.iter().all(|byte| *byte == 0) => {
                 chain.spent.push(part.number);
             }
+            Err(NoHead::Version(version)) => chain.newer = Some((part.name, version)),
             Err(_) => chain.damage.push(whole(&part, What::Heads)),
         }
     }
     chain.chunks.sort_by_key(|chunk| chunk.base);
     row(&mut chain, key, oldest);
-    finish(&mut chain, key);
+    match how {
+        End::Cut => finish(&mut chain, key),
+        End::Left => {
+            let last = chain.chunks.last_mut();
+            if let Some((last, (at, _))) =
+                last.and_then(|last| last.tail(key).map(|end| (last, end)))
+            {
+                last.end = at;
+            }
+        }
+    }
     chain
 }
 
@@ -182,8 +216,16 @@ fn head_of(part: &Part, damage: &mut Vec<Damage>) -> Result<Head, NoHead> {
         })
     };
     let len = part.segment.len();
+    if len == 0 {
+        return Err(NoHead::Blank);
+    }
     let copy_at = len.saturating_sub(HEAD);
     let (first, copy) = (at(0), at(copy_at));
+    if let (newer @ Err(NoHead::Version(_)), _) | (_, newer @ Err(NoHead::Version(_))) =
+        (first, copy)
+    {
+        return newer;
+    }
     let head = first.or(copy);
     if let Ok(head) = head {
         let mut report = |offset: usize, len: u64, what| {

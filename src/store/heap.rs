@@ -99,14 +99,15 @@ impl Heap {
     }
 
     /// A blank segment of `wanted` bytes, or as many as are needed.
-    pub(super) fn take(&mut self, wanted: usize, needed: usize) -> Option<(u64, Segment)> {
+    pub(super) fn take(&mut self, wanted: usize, needed: usize) -> Option<(u64, String, Segment)> {
         let size = wanted.max(needed.next_power_of_two());
         if self.used + size as u64 > self.limit {
             return None;
         }
         self.used += size as u64;
         self.next += 1;
-        Some((self.next - 1, Segment::heap(size)))
+        let number = self.next - 1;
+        Some((number, format::file_name(number), Segment::heap(size)))
     }
 
     /// How many segments of this size could be taken.

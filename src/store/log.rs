@@ -7,12 +7,15 @@
 //! directory of mapped files.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
-use super::chain::{self, Chunk};
+use super::chain::{self, Chunk, End};
 use super::damage::{Damage, What};
-use super::format::{self, HEAD, Head, Header, Position, footprint};
+use super::files::{self, OpenError};
+use super::format::{HEAD, Head, Header, Position, footprint};
 use super::heap::{Heap, Image, Loss};
 use super::scan::Step;
+use super::syncer::{Handle, Syncer, Trouble};
 use crate::limits;
 
 /// Why a record was not taken. The log is as it was.
@@ -104,6 +107,9 @@ pub struct Oldest {
 #[derive(Debug)]
 enum Medium {
     Heap(Heap),
+    Disk(Handle),
+    /// Nothing is written.
+    None,
 }
 
 /// See the module.
@@ -153,17 +159,89 @@ impl Log {
     /// The log that an image holds, as after a restart.
     pub fn from_image(image: &Image, limit: u64, key: u64, reactor: u32, shape: Shape) -> Opened {
         let (parts, next) = image.parts();
-        let chain = chain::assemble(parts, key, reactor);
+        let chain = chain::assemble(parts, key, reactor, End::Cut);
         let mut log = Self::in_memory(limit, key, reactor, shape);
-        let Medium::Heap(heap) = &mut log.medium;
+        let mut heap = Heap::new(limit);
         heap.resume(next, &chain.chunks);
+        heap.sync(chain.next);
+        log.medium = Medium::Heap(heap);
         log.base = chain.next;
         log.sealed = chain.chunks.into();
-        heap.sync(log.base);
         Opened {
             log,
             damage: chain.damage,
         }
+    }
+
+    /// The log in a directory, which is created if it is missing. Segments come from the syncer's threads and go with them; `wake` is called in
+    /// one of them when [`Log::synced`] has moved. It blocks, for as long as it takes to map all files and to read the last.
+    ///
+    /// `key` is what the log was first opened with; a file with another is left alone and reported.
+    pub fn open(
+        directory: &Path,
+        key: u64,
+        reactor: u32,
+        shape: Shape,
+        syncer: &Syncer,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Opened, OpenError> {
+        let (parts, next) = files::map(directory)?;
+        let chain = chain::assemble(parts, key, reactor, End::Cut);
+        if let Some((name, version)) = chain.newer {
+            return Err(OpenError::Newer(name.into(), version));
+        }
+        files::tidy(directory, &chain.spent)?;
+        let mut chunks: VecDeque<Chunk> = chain.chunks.into();
+        for chunk in &mut chunks {
+            chunk.segment.freeze();
+        }
+        let wake = Box::new(wake);
+        let mut log = Self {
+            key,
+            reactor,
+            shape,
+            medium: Medium::Disk(syncer.join(directory, next, &chunks, chain.next, &shape, wake)),
+            sealed: chunks,
+            active: None,
+            base: chain.next,
+            going: VecDeque::new(),
+        };
+        // What the last process left to the kernel.
+        log.want_sync();
+        Ok(Opened {
+            log,
+            damage: chain.damage,
+        })
+    }
+
+    /// The log in a directory, only to be read; a server may be writing it. What is appended later is not seen. None: there is no segment.
+    pub fn view(directory: &Path) -> Result<Option<Opened>, OpenError> {
+        let (parts, _) = files::view(directory)?;
+        let Some((key, reactor)) = chain::identity(&parts) else {
+            return Ok(None);
+        };
+        let chain = chain::assemble(parts, key, reactor, End::Left);
+        if let Some((name, version)) = chain.newer {
+            return Err(OpenError::Newer(name.into(), version));
+        }
+        Ok(Some(Opened {
+            log: Self {
+                key,
+                reactor,
+                shape: Shape::default(),
+                sealed: chain.chunks.into(),
+                active: None,
+                base: chain.next,
+                going: VecDeque::new(),
+                medium: Medium::None,
+            },
+            damage: chain.damage,
+        }))
+    }
+
+    /// The reactor that it was written by.
+    pub fn reactor(&self) -> u32 {
+        self.reactor
     }
 
     // ---- writing ----
@@ -229,7 +307,7 @@ impl Log {
     #[inline]
     fn room(&mut self, urgency: Urgency, size: usize) -> Result<&mut Chunk, Refused> {
         let spares = self.spares();
-        if self.failed() {
+        if self.failed() || self.spoilt() {
             return Err(Refused::Failed);
         }
         let fits = self
@@ -246,13 +324,31 @@ impl Log {
         Ok(self.active.as_mut().expect("it fits, or has just begun"))
     }
 
+    /// Whether what was appended last may not have reached its file. Then nobody may be told that it is kept.
+    #[inline]
+    fn spoilt(&mut self) -> bool {
+        match &self.active {
+            Some(active) if active.segment.damaged() => {
+                if let Medium::Disk(line) = &self.medium {
+                    line.fail(&active.name);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Goes on in a new segment.
     #[cold]
     fn begin(&mut self, size: usize) -> Result<(), Refused> {
         let wanted = self.shape.next(self.size());
         let needed = size + 2 * HEAD;
-        let Medium::Heap(heap) = &mut self.medium;
-        let Some((number, segment)) = heap.take(wanted, needed) else {
+        let taken = match &mut self.medium {
+            Medium::Heap(heap) => heap.take(wanted, needed),
+            Medium::Disk(line) => line.take(wanted, needed),
+            Medium::None => None,
+        };
+        let Some((number, name, segment)) = taken else {
             return Err(Refused::Full);
         };
         if let Some(mut chunk) = self.active.take() {
@@ -267,8 +363,10 @@ impl Log {
             oldest: self.oldest_needed(),
         };
         self.base += head.size;
-        let name = format::file_name(number);
         self.active = Some(Chunk::begin(segment, number, name, &head));
+        if let Medium::Disk(line) = &self.medium {
+            line.begun(number, head.base, head.size);
+        }
         Ok(())
     }
 
@@ -325,8 +423,11 @@ impl Log {
             return;
         };
         self.going.push_back((chunk.base, end));
-        let Medium::Heap(heap) = &mut self.medium;
-        heap.remove(chunk, end);
+        match &mut self.medium {
+            Medium::Heap(heap) => heap.remove(chunk, end),
+            Medium::Disk(line) => line.remove(chunk, end),
+            Medium::None => {}
+        }
         self.want_sync();
     }
 
@@ -367,61 +468,97 @@ impl Log {
     /// Prepared segments behind the active one.
     #[inline]
     fn spares(&self) -> usize {
-        let Medium::Heap(heap) = &self.medium;
-        heap.spares(self.shape.next(self.size()))
+        match &self.medium {
+            Medium::Heap(heap) => heap.spares(self.shape.next(self.size())),
+            Medium::Disk(line) => line.spares(),
+            Medium::None => 0,
+        }
     }
 
     // ---- durability ----
 
     /// Everything before this position outlives a power loss.
     pub fn synced(&self) -> Position {
-        let Medium::Heap(heap) = &self.medium;
-        Position(heap.synced())
+        Position(match &self.medium {
+            Medium::Heap(heap) => heap.synced(),
+            Medium::Disk(line) => line.synced(),
+            Medium::None => 0,
+        })
     }
 
     /// Have everything that has been appended synced soon. Cheap; may be said again and again.
     pub fn want_sync(&mut self) {
+        if self.spoilt() {
+            return;
+        }
         let end = self.end().0;
-        let Medium::Heap(heap) = &mut self.medium;
-        heap.want(end);
+        match &mut self.medium {
+            Medium::Heap(heap) => heap.want(end),
+            Medium::Disk(line) => line.want(end),
+            Medium::None => {}
+        }
     }
 
     /// Whether a sync has failed: [`Log::synced`] doesn't move any more, and nothing is taken.
     #[inline]
     pub fn failed(&self) -> bool {
-        let Medium::Heap(heap) = &self.medium;
-        heap.failed()
+        match &self.medium {
+            Medium::Heap(heap) => heap.failed(),
+            Medium::Disk(line) => line.failed(),
+            Medium::None => false,
+        }
+    }
+
+    /// What the operator should know, if anything: it is there as long as it holds.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match &self.medium {
+            Medium::Disk(line) => line.trouble(),
+            _ => None,
+        }
+    }
+
+    /// Gives the page cache back what a scan or the past has brought in: pages of old segments count as the system's then, not as this
+    /// process's, and come back when they are read. For after a recovery.
+    pub fn let_go(&self) {
+        for chunk in &self.sealed {
+            chunk.segment.let_go();
+        }
     }
 
     // ---- the heap medium's own ----
 
+    fn heap(&mut self) -> &mut Heap {
+        match &mut self.medium {
+            Medium::Heap(heap) => heap,
+            _ => panic!("for logs on the heap"),
+        }
+    }
+
     /// From now on a wanted sync of a heap log waits for [`Log::complete_sync`].
     pub fn hold_sync(&mut self) {
-        let Medium::Heap(heap) = &mut self.medium;
-        heap.hold();
+        self.heap().hold();
     }
 
     /// A heap log's wanted sync is done.
     pub fn complete_sync(&mut self) {
-        let Medium::Heap(heap) = &mut self.medium;
-        heap.complete();
+        self.heap().complete();
     }
 
     /// A heap log's sync fails.
     pub fn fail(&mut self) {
-        let Medium::Heap(heap) = &mut self.medium;
-        heap.fail();
+        self.heap().fail();
     }
 
     /// Another limit for a heap log: a disk that fills, or has room again.
     pub fn set_limit(&mut self, limit: u64) {
-        let Medium::Heap(heap) = &mut self.medium;
-        heap.set_limit(limit);
+        self.heap().set_limit(limit);
     }
 
     /// The files that a crash at this moment leaves of a heap log.
     pub fn image(&self, loss: Loss) -> Image {
-        let Medium::Heap(heap) = &self.medium;
+        let Medium::Heap(heap) = &self.medium else {
+            panic!("only a log on the heap has an image");
+        };
         let chunks = self.sealed.iter().chain(&self.active);
         heap.image(chunks, loss)
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::format::{Kind, RECORD_HEAD};
+use crate::store::format::{self, Kind, RECORD_HEAD};
 
 const SMALL: Shape = Shape {
     smallest: 4096,

@@ -4,6 +4,7 @@
 //! their owner says what they mean. It never reads a clock, never waits for a disk, and never decides what is dropped when there is too much.
 //!
 //! - [`format`]: the byte map. [`segment`], [`chain`], [`scan`], [`log`]: the log. [`damage`]: what was found broken. [`heap`]: a log without a disk.
+//! - [`files`], [`syncer`], [`disk`]: a log in a directory, and the threads that wait for the disk. [`manifest`]: what must be known before a log is opened.
 //! - `entry`, [`queue`], `sessions`, `bodies`, `values`: what is in memory, 8 bytes a queued message and 16 a session.
 //! - `append`, `read`, `values`: what the owner does with it. `clean`: how space is given back. [`recovery`]: from a log to a store.
 //!   [`rehome`]: from one store to others.
@@ -17,11 +18,14 @@ mod bodies;
 pub mod chain;
 mod clean;
 pub mod damage;
+pub mod disk;
 mod entry;
 mod fan;
+pub mod files;
 pub mod format;
 pub mod heap;
 pub mod log;
+pub mod manifest;
 pub mod queue;
 mod read;
 pub mod recovery;
@@ -29,6 +33,7 @@ pub mod rehome;
 pub mod scan;
 pub mod segment;
 mod sessions;
+pub mod syncer;
 mod values;
 
 pub use bodies::Shared;

@@ -4,14 +4,22 @@
 //! word only after the rest of it.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions, UncheckedAdvice};
+
+use crate::sys::bus::Watched;
 
 /// Bytes that are a multiple of 8 long and begin at a multiple of 8. Reads as a slice.
-pub struct Segment(Memory);
+pub struct Segment {
+    /// Stands before the memory, so that it is dropped before.
+    watched: Option<Watched>,
+    frozen: bool,
+    memory: Memory,
+}
 
 enum Memory {
     Heap(Box<[u64]>),
@@ -23,28 +31,89 @@ impl Segment {
     /// Zeroed memory of the heap; `size` is a multiple of 8.
     pub fn heap(size: usize) -> Self {
         assert!(size.is_multiple_of(8));
-        Self(Memory::Heap(vec![0; size / 8].into_boxed_slice()))
+        Self {
+            watched: None,
+            frozen: false,
+            memory: Memory::Heap(vec![0; size / 8].into_boxed_slice()),
+        }
     }
 
-    /// A file that is to be written. The mapping must be of a file that nobody else writes and nobody makes shorter: the data
-    /// directory's lock sees to the first, and the guard of `sys::bus` catches the second.
-    pub fn written(map: MmapMut) -> Self {
-        assert!(map.len().is_multiple_of(8));
-        Self(Memory::Written(map))
+    /// A file that is written through its mapping, up to the last multiple of 8. The file must stay as long as it is, and nobody else may
+    /// write it: the data directory's lock sees to that among servers, and a page that is cut off all the same becomes zeros
+    /// ([`crate::sys::bus`]). The file may be closed.
+    pub fn map(file: &File) -> io::Result<Self> {
+        let len = length(file)?;
+        if len == 0 {
+            return Ok(Self::heap(0));
+        }
+        // SAFETY: the memory is only used through this type, which lends it as `&` and `&mut` as any buffer. That the file is not changed
+        // from outside is the data directory's promise; bytes that change all the same are data whose checksum is looked at, never
+        // lengths that are believed.
+        let map = unsafe { MmapOptions::new().len(len).map_mut(file)? };
+        Ok(Self {
+            watched: Some(Watched::new(&map)?),
+            frozen: false,
+            memory: Memory::Written(map),
+        })
     }
 
-    /// A file that is only read; the same holds.
-    pub fn read(map: Mmap) -> Self {
-        assert!(map.len().is_multiple_of(8));
-        Self(Memory::Read(map))
+    /// A file that is only read, here; a server may go on writing it.
+    pub fn view(file: &File) -> io::Result<Self> {
+        let len = length(file)?;
+        if len == 0 {
+            return Ok(Self::heap(0));
+        }
+        // SAFETY: as in `map`. A writer beside writes only behind what has been read as written (`Segment::word`).
+        let map = unsafe { MmapOptions::new().len(len).map(file)? };
+        Ok(Self {
+            watched: Some(Watched::new(&map)?),
+            frozen: true,
+            memory: Memory::Read(map),
+        })
+    }
+
+    /// Has every page of a mapping ready for writing, so that the writer waits for none. An error: the file system has no room for it.
+    pub fn populate(&self) -> io::Result<()> {
+        match &self.memory {
+            Memory::Written(map) => map.advise(Advice::PopulateWrite),
+            _ => Ok(()),
+        }
     }
 
     /// No more is written to it; a mapping is made read-only, so that a stray write is caught by the kernel.
-    pub fn freeze(self) -> io::Result<Self> {
-        Ok(Self(match self.0 {
-            Memory::Written(map) => Memory::Read(map.make_read_only()?),
-            memory => memory,
-        }))
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+        if let Memory::Written(map) = &mut self.memory {
+            // SAFETY: the whole of a mapping that is ours, and from here on `bytes_mut` hands none of it out. If it fails, it stays as it was.
+            unsafe { libc::mprotect(map.as_mut_ptr().cast(), map.len(), libc::PROT_READ) };
+        }
+    }
+
+    /// Has everything that was written to a mapping on the disk when it returns.
+    pub fn flush(&self) -> io::Result<()> {
+        match &self.memory {
+            Memory::Written(map) => map.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The pages of a mapping are the page cache's again, not this process's, until they are looked at.
+    pub fn let_go(&self) {
+        // SAFETY: a shared mapping of a file: the pages that come back are the file's, and what was written is in them. A page that the
+        // guard had made zeros is so again.
+        _ = unsafe {
+            match &self.memory {
+                Memory::Heap(_) => Ok(()),
+                Memory::Written(map) => map.unchecked_advise(UncheckedAdvice::DontNeed),
+                Memory::Read(map) => map.unchecked_advise(UncheckedAdvice::DontNeed),
+            }
+        };
+    }
+
+    /// Whether a page of it could not be read or written and has become zeros.
+    #[inline]
+    pub fn damaged(&self) -> bool {
+        self.watched.as_ref().is_some_and(Watched::damaged)
     }
 
     /// Puts bytes there.
@@ -80,8 +149,10 @@ impl Segment {
         u64::from_le(word)
     }
 
+    #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        match &mut self.0 {
+        assert!(!self.frozen, "a frozen segment is not written");
+        match &mut self.memory {
             Memory::Heap(words) => {
                 // SAFETY: the words are initialised memory of 8 times as many bytes, and any byte is a byte.
                 unsafe {
@@ -89,9 +160,15 @@ impl Segment {
                 }
             }
             Memory::Written(map) => map,
-            Memory::Read(_) => panic!("a frozen segment is not written"),
+            Memory::Read(_) => unreachable!("it was made frozen"),
         }
     }
+}
+
+/// Bytes of a file that can be mapped.
+fn length(file: &File) -> io::Result<usize> {
+    let len = file.metadata()?.len() & !7;
+    usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
 
 impl fmt::Debug for Segment {
@@ -105,7 +182,7 @@ impl Deref for Segment {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.memory {
             Memory::Heap(words) => {
                 // SAFETY: as in `bytes_mut`.
                 unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
@@ -132,15 +209,29 @@ mod tests {
         assert_eq!(segment.word(16), 0x0102_0304_0506_0708);
         segment.clear(9, 2);
         assert_eq!(&segment[8..12], b"\0\0\0c");
-        assert_eq!(segment.freeze().unwrap().len(), 64);
+        segment.freeze();
+        assert_eq!(segment.len(), 64);
     }
 
     #[test]
-    fn a_mapping_reads_back_and_freezes() {
-        let mut segment = Segment::written(MmapMut::map_anon(4096).unwrap());
+    fn a_mapping_is_its_file() {
+        let path = std::env::temp_dir().join(format!("stillwire-segment-{}", std::process::id()));
+        std::fs::write(&path, [1; 8195]).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut segment = Segment::map(&file).unwrap();
+        assert_eq!(segment.len(), 8192);
+        segment.populate().unwrap();
         segment.write(0, b"x");
-        segment.publish(8, 1);
-        let segment = segment.freeze().unwrap();
-        assert_eq!((segment[0], segment.word(8)), (b'x', 1));
+        segment.publish(8, 2);
+        let seen = Segment::view(&file).unwrap();
+        assert_eq!((seen[0], seen.word(8), seen[16]), (b'x', 2, 1));
+        segment.freeze();
+        segment.let_go();
+        assert_eq!(&segment[..], &std::fs::read(&path).unwrap()[..8192]);
+        // What is cut off reads as zeros, and nothing dies.
+        file.set_len(4096).unwrap();
+        assert_eq!((segment[4095], segment[4096]), (1, 0));
+        assert!(segment.damaged());
+        std::fs::remove_file(&path).unwrap();
     }
 }
