@@ -476,6 +476,10 @@ fn header(kind: Kind, session: SessionId, seq: u32) -> Header {
 }
 
 #[cfg(test)]
+#[path = "fixture_tests.rs"]
+mod fixture;
+
+#[cfg(test)]
 #[path = "model_tests.rs"]
 mod model;
 
