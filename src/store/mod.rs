@@ -476,5 +476,13 @@ fn header(kind: Kind, session: SessionId, seq: u32) -> Header {
 }
 
 #[cfg(test)]
+#[path = "fixture_tests.rs"]
+mod fixture;
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model;
+
+#[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
