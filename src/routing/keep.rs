@@ -120,7 +120,13 @@ fn stored_will(will: &Will) -> durable::Will<'_> {
 
 impl Parts<'_> {
     /// Appends the present state of a session.
-    fn describe(&self, idx: SessionIdx, ends: Option<u64>, will_due: Option<u64>, out: &mut Vec<u8>) {
+    fn describe(
+        &self,
+        idx: SessionIdx,
+        ends: Option<u64>,
+        will_due: Option<u64>,
+        out: &mut Vec<u8>,
+    ) {
         let session: &Session = &self.sessions[idx];
         let extras = session.extras();
         let receipts = session.flow.as_ref().map(|flow| &flow.receipts);
@@ -129,7 +135,9 @@ impl Parts<'_> {
             expiry: session.expiry().unwrap_or(0),
             ends,
             unsent: None,
-            will: extras.and_then(|extras| extras.will.as_ref()).map(stored_will),
+            will: extras
+                .and_then(|extras| extras.will.as_ref())
+                .map(stored_will),
             will_due,
             incoming: receipts.map_or_else(Vec::new, |receipts| receipts.incoming().collect()),
         };

@@ -218,7 +218,8 @@ impl Shard {
             return;
         };
         let (head, tail) = (queue.head(), queue.tail());
-        let within = |seq: u32| super::stored::distance(head, seq) <= super::stored::distance(head, tail);
+        let within =
+            |seq: u32| super::stored::distance(head, seq) <= super::stored::distance(head, tail);
         queue.sent_before = match unsent {
             Some(seq) if within(seq) => seq,
             Some(_) => head,
@@ -387,9 +388,7 @@ impl Shard {
                     groups.push((key, sub.options, sub.id));
                     continue;
                 }
-                let done = self
-                    .index
-                    .subscribe(idx, filter.path, sub.options, sub.id);
+                let done = self.index.subscribe(idx, filter.path, sub.options, sub.id);
                 count += u64::from(done.is_new);
                 match (done.first_on_filter, filter.wildcard) {
                     (true, true) => wildcards.push(filter.path.into()),

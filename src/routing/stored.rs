@@ -240,7 +240,10 @@ impl Shard {
 
     /// Messages of a durable session's queue that were not sent on this connection, held ones included.
     pub(super) fn stored_waiting(&self, idx: SessionIdx) -> usize {
-        let held = self.sessions[idx].flow.as_ref().map_or(0, |flow| flow.held());
+        let held = self.sessions[idx]
+            .flow
+            .as_ref()
+            .map_or(0, |flow| flow.held());
         let queue = self.keep.store.queue(idx);
         held + queue.map_or(0, |queue| queue.len().saturating_sub(queue.flying as usize))
     }
@@ -261,8 +264,8 @@ impl Shard {
         };
         let waiting = distance(unsent(queue), queue.tail());
         let bytes = queue.bytes() + weight as u64;
-        let own = waiting == 0
-            || waiting < mqtt.queue_messages && bytes <= u64::from(mqtt.queue_bytes);
+        let own =
+            waiting == 0 || waiting < mqtt.queue_messages && bytes <= u64::from(mqtt.queue_bytes);
         total && own
     }
 
@@ -512,7 +515,10 @@ impl Shard {
 
     /// Messages that were over the limits move up into the queue, and their publishers are told.
     fn admit_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        while let Some(front) = self.sessions[idx].flow.as_ref().and_then(|flow| flow.front())
+        while let Some(front) = self.sessions[idx]
+            .flow
+            .as_ref()
+            .and_then(|flow| flow.front())
             && self.has_stored_room(idx, front.message.stored_weight())
             && let Some((delivery, _)) = self.sessions[idx].flow_mut().dequeue()
         {
@@ -648,8 +654,7 @@ impl Shard {
 
     /// Whether that could not be recorded: after a crash the message would come again, so it must not be released.
     fn is_unreceived(&self, idx: SessionIdx, seq: u32) -> bool {
-        !self.keep.unreceived.is_empty()
-            && self.keep.unreceived.contains(&(self.id_of(idx), seq))
+        !self.keep.unreceived.is_empty() && self.keep.unreceived.contains(&(self.id_of(idx), seq))
     }
 
     /// What could not be recorded is by now.

@@ -484,6 +484,21 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// What a note is about, in a word, for who looks at a log.
+pub fn note_word(note: &[u8]) -> Option<&'static str> {
+    Some(match (note.first()?, note.get(1)?) {
+        (&VERSION, &ONLINE) => "online",
+        (&VERSION, &OFFLINE) => "offline",
+        (&VERSION, &WILL_PUBLISHED) => "will published",
+        (&VERSION, &TOOK) => "took",
+        (&VERSION, &HELD) => "held",
+        (&VERSION, &FREED) => "freed",
+        (&VERSION, &SUBSCRIBED) => "subscribed",
+        (&VERSION, &UNSUBSCRIBED) => "unsubscribed",
+        _ => return None,
+    })
+}
+
 /// Reads the core of a session from its state and the notes behind it.
 pub fn read_core<'a>(state: &'a [u8], notes: &[&'a [u8]]) -> Read<Core<'a>> {
     let mut core = state_core(&mut Reader(state))?;
@@ -494,10 +509,7 @@ pub fn read_core<'a>(state: &'a [u8], notes: &[&'a [u8]]) -> Read<Core<'a>> {
 }
 
 /// Reads the subscriptions of a session from its state and the notes behind it. The order is that of the first SUBSCRIBE.
-pub fn read_subscriptions<'a>(
-    state: &'a [u8],
-    notes: &[&'a [u8]],
-) -> Read<Vec<Subscription<'a>>> {
+pub fn read_subscriptions<'a>(state: &'a [u8], notes: &[&'a [u8]]) -> Read<Vec<Subscription<'a>>> {
     let mut reader = Reader(state);
     state_core(&mut reader)?;
     let mut found = Vec::new();
@@ -635,7 +647,11 @@ impl<'a> Reader<'a> {
     }
 
     fn when<T>(&mut self, there: bool, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
-        if there { read(self).map(Some) } else { Ok(None) }
+        if there {
+            read(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     fn text(&mut self) -> Read<&'a str> {

@@ -62,13 +62,7 @@ impl Receipts {
 
     /// A message was taken and waits to be settled. False if the client holds too many QoS 2 messages unreleased.
     /// `token`: see [`Receipts::incoming`].
-    pub fn take(
-        &mut self,
-        id: PacketId,
-        qos: Qos,
-        receipt: Receipt,
-        token: Option<u64>,
-    ) -> bool {
+    pub fn take(&mut self, id: PacketId, qos: Qos, receipt: Receipt, token: Option<u64>) -> bool {
         if qos == Qos::ExactlyOnce {
             if self.unreleased.len() >= MAX_UNRELEASED {
                 return false;
@@ -321,7 +315,10 @@ mod tests {
         }
         assert!(after.take_again(id(1)) && !after.take_again(id(2)));
         assert_eq!(acks(&mut after), [(1, Outcome::Matched)]);
-        assert_eq!((after.take_doubt(id(2)), after.take_doubt(id(2))), (Some(12), None));
+        assert_eq!(
+            (after.take_doubt(id(2)), after.take_doubt(id(2))),
+            (Some(12), None)
+        );
         assert!(after.release(id(1)) && after.is_empty());
     }
 

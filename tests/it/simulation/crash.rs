@@ -68,7 +68,9 @@ pub(crate) fn start(world: &World, logs: Vec<Recovered>, disk: bool) -> Vec<Shar
 impl World {
     /// Every shard dies at once, and the server is started again.
     pub(crate) fn crash(&mut self) {
-        if std::env::var("TRACE").is_ok() { eprintln!("step {}: crash", self.model.step); }
+        if std::env::var("TRACE").is_ok() {
+            eprintln!("step {}: crash", self.model.step);
+        }
         self.model.step += 1;
         let totals = self.shared.counters.totals();
         self.dropped_before += totals.dropped_queue;

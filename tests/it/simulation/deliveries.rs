@@ -105,7 +105,11 @@ impl Model {
             } else {
                 assert!(at.is_none(), "{what}: identifier {id} is in use");
                 // Only after a crash may one be sent with DUP that was not in flight, among those that were.
-                let at = if delivered.dup { session.cursor } else { session.flights.len() };
+                let at = if delivered.dup {
+                    session.cursor
+                } else {
+                    session.flights.len()
+                };
                 session.flights.insert(at, Flight { id, number, conn });
                 session.cursor = at + 1;
             }

@@ -98,12 +98,22 @@ fn one_reactor_that_is_killed() {
 
 #[test]
 fn three_reactors_that_are_killed() {
-    simulate_with("three_reactors_that_are_killed", 3, Profile::Roomy, Crash::Kill);
+    simulate_with(
+        "three_reactors_that_are_killed",
+        3,
+        Profile::Roomy,
+        Crash::Kill,
+    );
 }
 
 #[test]
 fn seven_reactors_that_are_killed() {
-    simulate_with("seven_reactors_that_are_killed", 7, Profile::Roomy, Crash::Kill);
+    simulate_with(
+        "seven_reactors_that_are_killed",
+        7,
+        Profile::Roomy,
+        Crash::Kill,
+    );
 }
 
 #[test]
@@ -119,5 +129,10 @@ fn one_reactor_without_power() {
 
 #[test]
 fn three_reactors_without_power() {
-    simulate_with("three_reactors_without_power", 3, Profile::Roomy, Crash::Power);
+    simulate_with(
+        "three_reactors_without_power",
+        3,
+        Profile::Roomy,
+        Crash::Power,
+    );
 }

@@ -149,7 +149,11 @@ impl Model {
                 }
             }
         }
-        let links: Vec<_> = self.links.iter().map(|(conn, link)| (*conn, link.client)).collect();
+        let links: Vec<_> = self
+            .links
+            .iter()
+            .map(|(conn, link)| (*conn, link.client))
+            .collect();
         for (conn, client) in links {
             let stays = self.sessions[client].expiry > 0;
             if let Some((will, _)) = self.links[&conn].will {
@@ -232,7 +236,10 @@ impl Model {
         let session = &mut self.sessions[client];
         if expected == Some(true) && !present {
             let granted = session.subs.iter().any(|sub| sub.granted.is_some());
-            assert!(session.crashed && !granted, "the session of client {client} is lost");
+            assert!(
+                session.crashed && !granted,
+                "the session of client {client} is lost"
+            );
         }
         if expected == Some(false) && present {
             assert!(session.crashed, "client {client} has another's session");
@@ -242,7 +249,12 @@ impl Model {
 
     /// The CONNACK says whether there was a session.
     pub(crate) fn connected(&mut self, client: usize, present: bool) {
-        if std::env::var("TRACE").is_ok() { eprintln!("step {}: client {client} connected present {present}", self.step); }
+        if std::env::var("TRACE").is_ok() {
+            eprintln!(
+                "step {}: client {client} connected present {present}",
+                self.step
+            );
+        }
         let (conn, expiry) = (self.sessions[client].conn, self.sessions[client].expiry);
         if !present {
             self.session_ended(client);
