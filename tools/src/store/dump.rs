@@ -128,7 +128,11 @@ impl<'a> Chosen<'a> {
         }
         let payload = record.payload;
         match kind {
-            Kind::State | Kind::Note | Kind::End if self.topic.is_some() => return None,
+            Kind::State | Kind::Note | Kind::End | Kind::Received | Kind::Done
+                if self.topic.is_some() =>
+            {
+                return None;
+            }
             Kind::State => state(&mut line, payload),
             Kind::Note => note(&mut line, payload),
             Kind::Message => {
@@ -149,7 +153,6 @@ impl<'a> Chosen<'a> {
                 put("body", id.into());
                 put_meta(&mut line, meta);
             }
-            Kind::Received | Kind::Done if self.topic.is_some() => return None,
             Kind::Received | Kind::Done => {
                 put("seq", header.seq.into());
             }
