@@ -20,7 +20,7 @@ mod clean;
 pub mod damage;
 pub mod disk;
 mod entry;
-mod fan;
+pub mod fan;
 pub mod files;
 pub mod format;
 pub mod heap;
@@ -486,3 +486,9 @@ mod model;
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod disk_tests;
+
+#[cfg(test)]
+mod figures;
