@@ -465,6 +465,10 @@ impl Port for Io {
         self.connections.send(conn, packet);
     }
 
+    fn expect(&self, conn: ConnId) {
+        self.connections.slots.expect(conn);
+    }
+
     fn has_room(&self, conn: ConnId) -> bool {
         let slot = self.connections.slots.get(conn);
         slot.is_some_and(|slot| slot.takes_output() && !slot.flags.has(Flags::FULL))

@@ -74,6 +74,7 @@ impl Reactor {
         let mut fresh: &[u8] = &[];
         // What was read before comes first, and nothing more is read until it is handled.
         if !slot.flags.has(Flags::UNHANDLED) && slot.flags.has(Flags::READABLE) {
+            self.shard.expect(session);
             match tcp::read(&slot.socket, &mut buffer) {
                 Reading::Bytes(n) => {
                     slot.flags.put(Flags::READABLE, n == buffer.len());

@@ -10,6 +10,7 @@ use super::outbox::Chain;
 use crate::clock::Tick;
 use crate::ids::{ConnId, SessionIdx};
 use crate::limits;
+use crate::sys::prefetch;
 use crate::wheel::{Link, Links};
 
 /// One connection.
@@ -200,6 +201,7 @@ pub struct Slots {
     slab: Slab<Slot>,
     capacity: usize,
     generation: u32,
+    place: prefetch::List<Slot>,
 }
 
 impl Slots {
@@ -209,6 +211,7 @@ impl Slots {
             slab: Slab::with_capacity(capacity),
             capacity,
             generation: 0,
+            place: prefetch::List::default(),
         }
     }
 
@@ -230,10 +233,16 @@ impl Slots {
             state: State::Greeting,
             flags: Flags::default(),
         });
+        self.place = prefetch::List::with(&self.slab[slot], slot);
         Ok(ConnId {
             slot: slot as u32,
             generation: self.generation,
         })
+    }
+
+    /// A connection will be looked at.
+    pub fn expect(&self, conn: ConnId) {
+        self.place.element(conn.slot as usize);
     }
 
     /// The slot, unless the connection is gone.

@@ -108,7 +108,13 @@ impl Reactor {
             .leftovers()
             .min(limits::LEFTOVERS_PER_TURN);
         self.shard.begin();
+        let mut next = events.iter().skip(1);
         for event in events {
+            if let Some(next) = next.next()
+                && let Source::Connection(conn) = token::source(next.token())
+            {
+                self.io.connections.slots.expect(conn);
+            }
             if let Source::Connection(conn) = token::source(event.token()) {
                 let ended = event.is_read_closed() || event.is_error();
                 self.on_event(conn, event.is_readable(), ended, event.is_writable());
