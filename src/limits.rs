@@ -245,6 +245,10 @@ pub const HANDOVERS_PER_TURN: usize = 16;
 /// See [`HANDOVERS_PER_TURN`].
 pub const ARRIVALS_PER_TURN: usize = 256;
 
+/// Bytes that were read from a connection, at most, for it to be handed over as a letter: a CONNECT has a hundred or two. As many letters as a
+/// mailbox takes are 32 MB then; what is larger goes through a socket pair, which has a buffer.
+pub const ARRIVAL_LETTER_BYTES: usize = 2 << 10;
+
 /// Timers handled in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
 

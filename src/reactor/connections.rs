@@ -11,6 +11,7 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
+use super::handover::Letter;
 use super::mailbox::Post;
 use super::outbox::Outbox;
 use super::seats::Seats;
@@ -457,7 +458,7 @@ pub struct Io {
     /// The connections.
     pub connections: Connections,
     /// Mail to other reactors.
-    pub post: Post<Mail>,
+    pub post: Post<Letter>,
 }
 
 impl Port for Io {
@@ -492,7 +493,7 @@ impl Port for Io {
     }
 
     fn post(&mut self, to: ReactorId, mail: Mail) {
-        self.post.post(to, mail);
+        self.post.post(to, Letter::Mail(mail));
     }
 
     fn has_post_room(&self, to: ReactorId) -> bool {

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use mio::Events;
 
+use super::handover::{Arrival, Letter};
 use super::mailbox::Batch;
 use super::slots::State;
 use super::token::{self, Source};
@@ -164,11 +165,12 @@ impl Reactor {
         }
     }
 
-    /// Mail from other shards. True: there is more than one turn takes.
+    /// Mail from other reactors. True: there is more than one turn takes.
     fn read_mail(&mut self) -> bool {
         self.shard.begin();
+        let mut arrived = 0;
         for _ in 0..limits::LETTERS_PER_TURN {
-            let Some(mail) = self.inbox.pop_front() else {
+            let Some(letter) = self.inbox.pop_front() else {
                 let Some(batch) = self.lines.boxes[self.me.index()].take() else {
                     return false;
                 };
@@ -181,8 +183,14 @@ impl Reactor {
                 }
                 continue;
             };
-            self.shard.mail(mail, self.now, &mut self.io);
-            if self.shard.is_spent() {
+            match letter {
+                Letter::Mail(mail) => self.shard.mail(mail, self.now, &mut self.io),
+                Letter::Arrival(Arrival { socket, bytes }) => {
+                    self.arrived(socket, &bytes);
+                    arrived += 1;
+                }
+            }
+            if self.shard.is_spent() || arrived >= limits::ARRIVALS_PER_TURN {
                 break;
             }
         }
