@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
 //! | `accept`, `appetite`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
-//! | `serve` | from a socket to the shard |
+//! | `serve`, `hear` | from a socket to the shard; from several in a row |
 //! | `connections` | what a shard may do with them; closing; deadlines |
 //! | `outbox`, `output` | from the shard to the sockets |
 //! | `slots`, `token` | 64 bytes a connection; its name towards the poller |
@@ -17,6 +17,7 @@ pub mod accept;
 pub mod appetite;
 pub mod connections;
 pub mod handover;
+mod hear;
 pub mod mailbox;
 pub mod outbox;
 mod output;
@@ -193,6 +194,8 @@ pub struct Reactor {
     io: Io,
     /// The one buffer that sockets are read into.
     buffer: Vec<u8>,
+    /// What was read into it and is yet to be handled.
+    heard: Vec<hear::Heard>,
     /// Counts the turns.
     turns: u64,
     /// The moment of this turn.
@@ -283,6 +286,7 @@ impl Reactor {
             arrivals_appetite: Appetite::default(),
             inbox: VecDeque::new(),
             buffer: vec![0; limits::READ_BUFFER],
+            heard: Vec::with_capacity(limits::HEARD_TOGETHER),
             turns: 0,
             now,
             ticked: now.tick(),

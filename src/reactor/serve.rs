@@ -14,7 +14,7 @@ use crate::wire::{Connect, frame};
 
 /// Why the packets of a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// What is left is no whole packet.
     Incomplete,
     /// What is left may be one.
@@ -40,7 +40,11 @@ impl Reactor {
         }
         // A connection that waits for its turn is served then; an event must not serve it twice.
         if (readable || ended) && !slot.flags.has(Flags::QUEUED) {
-            self.serve(conn);
+            if slot.state == State::Attached && slot.is_plainly_readable() && !self.is_spent() {
+                self.hear(conn);
+            } else {
+                self.serve(conn);
+            }
         }
     }
 
@@ -115,7 +119,12 @@ impl Reactor {
     }
 
     /// Give the shard the packets at the start of `bytes`; how many bytes they are, and why it ended.
-    fn packets(&mut self, conn: ConnId, session: SessionIdx, bytes: &[u8]) -> (usize, Stop) {
+    pub(super) fn packets(
+        &mut self,
+        conn: ConnId,
+        session: SessionIdx,
+        bytes: &[u8],
+    ) -> (usize, Stop) {
         let max = self.io.connections.mqtt().max_packet_size;
         let mut used = 0;
         for _ in 0..limits::PACKETS_PER_TURN {
@@ -148,7 +157,7 @@ impl Reactor {
     }
 
     /// Keep what is left, and see that the connection is served again if there may be more.
-    fn after_packets(&mut self, conn: ConnId, kept: Vec<u8>, stop: Stop) {
+    pub(super) fn after_packets(&mut self, conn: ConnId, kept: Vec<u8>, stop: Stop) {
         let Some(slot) = self.io.connections.slots.get_mut(conn) else {
             return;
         };

@@ -189,6 +189,16 @@ impl Slot {
         }
     }
 
+    /// Whether nothing but what its socket has is to be handled.
+    pub fn is_plainly_readable(&self) -> bool {
+        let has_input = |pending: &Pending| !pending.input.is_empty();
+        self.flags.has(Flags::READABLE)
+            && !self
+                .flags
+                .any(Flags::PAUSED.and(Flags::UNHANDLED).and(Flags::BROKEN))
+            && !self.pending.as_deref().is_some_and(has_input)
+    }
+
     /// Whether packets may be queued for it.
     pub fn takes_output(&self) -> bool {
         matches!(self.state, State::Greeting | State::Attached) && !self.flags.has(Flags::BROKEN)

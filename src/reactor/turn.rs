@@ -121,6 +121,7 @@ impl Reactor {
                 self.on_event(conn, event.is_readable(), ended, event.is_writable());
             }
         }
+        self.handle_heard();
         // Anew, so that neither of the two starves the other.
         self.shard.begin();
         for _ in 0..leftovers {
