@@ -73,6 +73,9 @@ pub const SPARE_MESSAGES: usize = 64;
 /// See [`SPARE_MESSAGES`].
 pub const SPARE_MESSAGE_BYTES: usize = 512;
 
+/// Messages for which memory is asked for at once: a core waits for a dozen lines at a time, and some are for what it does meanwhile.
+pub const LOOK_AHEAD: usize = 8;
+
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 
@@ -268,7 +271,10 @@ pub const MAIL_BATCH: usize = 1024;
 /// Batches of mail that a reactor's mailbox holds.
 pub const MAILBOX_BATCHES: usize = 512;
 
-/// Letters in a reactor's mailbox from which on QoS 0 to it is shed. What is behind them waits for all of them: 30 ms for messages to single phones,
+/// Letters in a batch of mail that need not be counted: as many batches as a mailbox holds have 4,096.
+pub const SMALL_BATCH: usize = 8;
+
+/// Letters in a reactor's mailbox, but for those of small batches, from which on QoS 0 to it is shed. What is behind them waits for all of them: 30 ms for messages to single phones,
 /// and less than a second for messages to hundreds each.
 pub const MAILBOX_LETTERS: usize = 16_384;
 

@@ -151,6 +151,7 @@ impl Reactor {
                 self.depart(home, socket, bytes);
             }
             Next::Stay(connect, len) if self.seats.enter(self.me).is_ok() => {
+                self.shard.expect_client(connect.client_id);
                 if let Some(conn) = self.io.connections.add(socket) {
                     self.admit(conn, &connect, &bytes[len..]);
                 }
@@ -291,10 +292,17 @@ impl Reactor {
         }
     }
 
-    /// A connection that another reactor accepted and whose home is here.
+    /// A connection that another reactor accepted and whose home is here: a whole CONNECT, and what came with it, stands in `bytes`.
     pub(super) fn arrived(&mut self, socket: TcpStream, bytes: &[u8]) {
+        let Greeting::Connect { connect, len } = greet(bytes, self.largest_connect()) else {
+            // It was one where it was accepted; the same bytes are one here.
+            debug_assert!(false, "a connection was handed over without its CONNECT");
+            self.seats.leave(self.me);
+            return;
+        };
+        self.shard.expect_client(connect.client_id);
         if let Some(conn) = self.io.connections.add(socket) {
-            self.admit_bytes(conn, bytes);
+            self.admit(conn, &connect, &bytes[len..]);
         }
     }
 

@@ -127,10 +127,14 @@ impl Reactor {
     ) -> (usize, Stop) {
         let max = self.io.connections.mqtt().max_packet_size;
         let mut used = 0;
-        for _ in 0..limits::PACKETS_PER_TURN {
-            match frame::split(&bytes[used..], max) {
+        for at in 0..limits::PACKETS_PER_TURN {
+            let rest = &bytes[used..];
+            match frame::split(rest, max) {
                 Ok(None) => return (used, Stop::Incomplete),
                 Ok(Some(frame)) => {
+                    if at % limits::LOOK_AHEAD == 0 && frame.len < rest.len() {
+                        self.shard.expect_packets(rest, &self.io);
+                    }
                     used += frame.len;
                     if self.shard.packet(session, &frame, self.now, &mut self.io) == Verdict::Closed
                     {
@@ -178,19 +182,6 @@ impl Reactor {
             // The end was seen before the read that drained the socket: nothing can follow.
             self.report_lost(conn, CloseCause::PeerGone);
         }
-    }
-
-    /// A connection that was handed over: a whole CONNECT, and what came with it, stands at the start of `bytes`.
-    pub(super) fn admit_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
-        let max = self.largest_connect();
-        let crate::routing::Greeting::Connect { connect, len } = crate::routing::greet(bytes, max)
-        else {
-            // It was one where it was accepted; the same bytes are one here.
-            debug_assert!(false, "a connection was handed over without its CONNECT");
-            self.io.connections.free(conn);
-            return;
-        };
-        self.admit(conn, &connect, &bytes[len..]);
     }
 
     /// The shard takes a client in, or not. `rest` came behind its CONNECT.

@@ -13,12 +13,14 @@
 //! | `port`, `mail` | what goes out: to its reactor, and to other shards |
 //! | `greet` | a first packet, before its home is known |
 //! | `connect`, `depart` | sessions begin, are taken over, wait, end; wills |
+//! | `ahead` | memory that is asked for early |
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
 //! | `system`, `census` | `$SYS`; what a shard holds |
 
 mod acks;
+mod ahead;
 mod census;
 mod connect;
 mod deliver;
@@ -373,11 +375,6 @@ impl Shard {
     fn live(&self, id: SessionId) -> Option<SessionIdx> {
         let session = self.sessions.0.get(id.idx.index())?;
         (session.serial.get() == id.serial).then_some(id.idx)
-    }
-
-    /// The session's packets will come.
-    pub fn expect(&self, idx: SessionIdx) {
-        self.sessions.expect(idx);
     }
 
     /// The connection of a session, for the reactor's own checks.

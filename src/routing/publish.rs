@@ -12,7 +12,7 @@ use crate::ids::{ReactorId, SessionIdx};
 use crate::limits::{SPARE_MESSAGE_BYTES, SPARE_MESSAGES};
 use crate::session::message::{Message, Outcome, Publisher, Receipt};
 use crate::topic::filter::has_wildcard;
-use crate::topic::{FilterId, ReactorSet, TopicHash, validate_name};
+use crate::topic::{ReactorSet, TopicHash, validate_name};
 use crate::wire::{Forward, PacketId, Publish, Qos, ReasonCode};
 
 /// `$inbox/{client id}/{rest}` reaches that client, whatever it subscribes to.
@@ -128,13 +128,6 @@ impl Shard {
         self.take(idx, id, receipt, &message, now, port)?;
         self.retire(message);
         Ok(())
-    }
-
-    /// The one subscriber of this filter, if it has one, will be looked at.
-    fn expect_subscriber(&self, filter: Option<FilterId>) {
-        if let Some(entry) = filter.and_then(|filter| self.index.only_subscriber(filter)) {
-            self.sessions.expect(entry.session());
-        }
     }
 
     /// Routes a QoS 1 or 2 message, and acknowledges it now or when it is settled.
