@@ -231,8 +231,13 @@ pub const SLOT_WHEEL_BUCKETS: usize = 2048;
 pub const READ_BUFFER: usize = 64 << 10;
 
 /// Connections that are read in a row, each into its part of the read buffer, before what they say is handled in a row. Each system call leaves
-/// the caches with the kernel's code and data; this pays for that once a row. A part is more than a phone says at a time.
+/// the caches with the kernel's code and data; this pays for that once a row.
 pub const HEARD_TOGETHER: usize = 16;
+
+/// The part of the read buffer that each of them has: more than a phone says at a time, and little enough that the buffer's other pages stay
+/// untouched. Who says more is read again in its turn, into all of the buffer.
+pub const HEARD_BYTES: usize = 2 << 10;
+const _: () = assert!(HEARD_TOGETHER * HEARD_BYTES <= READ_BUFFER);
 
 /// Packets of one connection that are handled in one turn. What is left of a full read buffer waits, boxed, for the next turn.
 pub const PACKETS_PER_TURN: usize = 1024;

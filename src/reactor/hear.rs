@@ -7,12 +7,9 @@ use super::Reactor;
 use super::serve::Stop;
 use super::slots::{Flags, State};
 use crate::ids::{ConnId, SessionIdx};
-use crate::limits;
+use crate::limits::{HEARD_BYTES, HEARD_TOGETHER};
 use crate::routing::port::CloseCause;
 use crate::transport::tcp::{self, Reading};
-
-/// Bytes of the read buffer for each connection.
-const PART: usize = limits::READ_BUFFER / limits::HEARD_TOGETHER;
 
 /// What one connection said.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +27,13 @@ impl Reactor {
         };
         let session = slot.session;
         self.shard.expect(session);
-        let from = self.heard.len() * PART;
-        match tcp::read(&slot.socket, &mut self.buffer[from..from + PART]) {
+        let from = self.heard.len() * HEARD_BYTES;
+        match tcp::read(&slot.socket, &mut self.buffer[from..from + HEARD_BYTES]) {
             Reading::Bytes(len) => {
-                slot.flags.put(Flags::READABLE, len == PART);
+                slot.flags.put(Flags::READABLE, len == HEARD_BYTES);
                 slot.last_seen = self.now.tick();
                 self.heard.push(Heard { conn, session, len });
-                if self.heard.len() == limits::HEARD_TOGETHER {
+                if self.heard.len() == HEARD_TOGETHER {
                     self.handle_heard();
                 }
             }
@@ -56,7 +53,7 @@ impl Reactor {
         let buffer = std::mem::take(&mut self.buffer);
         let mut heard = std::mem::take(&mut self.heard);
         let mut total = 0;
-        for (part, said) in buffer.chunks_exact(PART).zip(&heard) {
+        for (part, said) in buffer.chunks_exact(HEARD_BYTES).zip(&heard) {
             total += said.len as u64;
             self.handle(*said, &part[..said.len]);
         }
