@@ -29,7 +29,7 @@
 //!
 //! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session` ←
 //! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
-//! what they take from `sys` is [`sys::text`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
+//! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
 pub mod clock;
 pub mod config;

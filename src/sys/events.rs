@@ -63,22 +63,21 @@ impl Events {
                 libc::SYS_epoll_pwait,
                 poll.as_raw_fd(),
                 self.room.as_mut_ptr(),
-                self.room.len() as libc::c_int,
+                self.room.len(),
                 libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX),
                 ptr::null::<libc::sigset_t>(),
                 0,
             )
         };
-        match usize::try_from(n) {
-            Ok(n) => self.len = n,
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        if let Ok(n) = usize::try_from(n) {
+            self.len = n;
+            return Ok(());
         }
-        Ok(())
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Ok(());
+        }
+        Err(error)
     }
 
     /// Those of the last wait.

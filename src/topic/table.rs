@@ -8,7 +8,7 @@ use super::hash::TopicHash;
 use crate::limits::{
     TABLE_LINE_BYTES, TABLE_LINE_ENTRIES, TABLE_MAX_FILL, TABLE_MIN_FILL, TABLE_PAGE_LINES,
 };
-use crate::sys::prefetch;
+use crate::sys::{bytes, prefetch};
 
 const NONE: u32 = u32::MAX;
 
@@ -33,8 +33,9 @@ impl Line {
 
     /// Bit `i`: entry `i` has this tag.
     fn tagged(&self, tag: u8) -> u16 {
-        let bit = |at: usize| u16::from(self.tags[at] == tag) << at;
-        (0..TABLE_LINE_ENTRIES).fold(0, |bits, at| bits | bit(at))
+        let mut tags = [0; 16];
+        tags[..TABLE_LINE_ENTRIES].copy_from_slice(&self.tags);
+        bytes::same_as(tags, tag) & ((1 << TABLE_LINE_ENTRIES) - 1)
     }
 
     fn len(&self) -> usize {
