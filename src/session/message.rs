@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionId, SessionIdx};
+use crate::sys::prefetch;
 use crate::topic::TopicHash;
 use crate::wire::{self, Forward, Publish, Qos};
 
@@ -163,6 +164,16 @@ impl Message {
     /// The topic name.
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// Topic and payload will be looked at.
+    pub fn expect_text(&self) {
+        if let Some(first) = self.topic.as_bytes().first() {
+            prefetch::read(first);
+        }
+        if let Some(first) = self.body.first() {
+            prefetch::read(first);
+        }
     }
 
     /// Properties that go to the receiver as they came, encoded.
