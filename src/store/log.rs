@@ -294,7 +294,8 @@ impl Log {
         if self.failed() {
             return Some(Refused::Failed);
         }
-        let needed = usize::from(urgency == Urgency::Message);
+        // The first record begins the first segment.
+        let needed = usize::from(self.active.is_none()) + usize::from(urgency == Urgency::Message);
         (self.spares() < needed).then_some(Refused::Full)
     }
 
