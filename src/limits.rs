@@ -374,11 +374,9 @@ pub const SEGMENTS_OF_A_LOG: u64 = 8;
 /// take none; a client that filled its payloads with what looks like long records, just there, can't hold the start up for more than seconds.
 pub const RESUME_EFFORT: usize = 64;
 
-/// Segments that are prepared behind the one in use: one for new content, and one that only what makes room may use.
-pub const SPARES: usize = 2;
-
-/// The same for a log that fills a segment in less than [`SEGMENT_LASTS`]: what comes in while the disk is busy with something else.
-pub const SPARES_BUSY: usize = 4;
+/// Segments that are prepared behind the one in use: one that only what makes room may use, and three for new content, which comes in while the disk
+/// is busy with something else.
+pub const SPARES: usize = 4;
 
 /// How long a segment should last. Preparing one takes a disk milliseconds, and half a second when it is busy.
 pub const SEGMENT_LASTS: Duration = Duration::from_secs(1);

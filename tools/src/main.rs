@@ -1,5 +1,5 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
-//! connections that only ping; `peers` compares with other brokers.
+//! connections that only ping; `peers` compares with other brokers; `store` looks into what a server has stored.
 
 mod bench;
 mod broker;
@@ -9,6 +9,7 @@ mod idle;
 mod measure;
 mod peers;
 mod samples;
+mod store;
 mod sys;
 mod table;
 
@@ -23,7 +24,7 @@ use cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Messages were lost, or phones didn't get ready: the figures don't count.
+/// Messages were lost, or phones didn't get ready: the figures don't count. Or a store is damaged.
 const NOT_VALID: u8 = 1;
 
 /// It couldn't begin, or not go on.
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure(&args),
         Command::Idle(args) => idle(&args),
         Command::Peers(args) => peers(&args),
+        Command::Store(command) => store(&command),
     }
 }
 
@@ -67,6 +69,15 @@ fn idle(args: &cli::Idle) -> ExitCode {
     match result {
         Ok(result) if args.json => show(&result.to_json(), result.is_valid()),
         Ok(result) => show(&result.to_string(), result.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn store(command: &cli::Store) -> ExitCode {
+    let out = std::io::stdout().lock();
+    match store::run(command, std::io::BufWriter::new(out)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_VALID),
         Err(error) => failed(Some(error)),
     }
 }
