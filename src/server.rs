@@ -306,7 +306,7 @@ fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Whether one fd table is large enough for all reactors: then connections need not be copied from one to another.
+/// Whether one fd table is large enough for all reactors: then connections need not be copied from one to another. It is made that large.
 fn fits_one_table(config: &Config, reactors: usize) -> Result<bool, StartError> {
     let system = |error| StartError::System("the open files can't be counted", error);
     let limit = sys::rlimit::raise_open_files().map_err(system)?;
@@ -317,7 +317,11 @@ fn fits_one_table(config: &Config, reactors: usize) -> Result<bool, StartError> 
         config.listen.len(),
         open,
     );
-    Ok(needed <= limit)
+    if needed > limit {
+        return Ok(false);
+    }
+    sys::table::widen(needed).map_err(system)?;
+    Ok(true)
 }
 
 #[cfg(test)]
