@@ -9,6 +9,7 @@ use stillwire::sys::capacity;
 
 use crate::bench::Load;
 use crate::broker::BESIDES;
+use crate::crash;
 use crate::peers::Peer;
 
 /// Tools around Stillwire.
@@ -29,6 +30,46 @@ pub(crate) enum Command {
     Idle(Idle),
     /// Measure other brokers beside Stillwire and the floor, and write a table and a chart
     Peers(Peers),
+    /// Kill the server under load, again and again, and look for every message that it had acknowledged
+    Crash(Crash),
+}
+
+/// `tools crash`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every server has its own clients, of MQTT 3.1.1 and 5, with durable sessions and without, and is killed at a moment that the seed draws: after so many \
+acknowledgements, bytes, deliveries or returning clients, or while it starts. What a run does follows from its seed, but for the machine's own timing.
+A long run: `tools crash --kills 5000`. The checker itself: `--sabotage` must find faults, and so must `--broker mosquitto` without `--gently`.
+Exit codes: 0 nothing was lost, doubled, altered or mixed up; 1 something was, and the data directories are kept; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Crash {
+    /// How often servers are ended, over all of them
+    #[arg(long, default_value_t = 300)]
+    pub(crate) kills: u32,
+    /// Servers side by side
+    #[arg(long, default_value_t = 4)]
+    pub(crate) servers: u32,
+    /// What is drawn follows from it; by default a new one
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// End after this time, however few kills there were
+    #[arg(long, value_parser = units::duration)]
+    pub(crate) time: Option<std::time::Duration>,
+    /// Which server
+    #[arg(long, value_enum, default_value_t = crash::Broker::Stillwire)]
+    pub(crate) broker: crash::Broker,
+    /// SIGTERM instead of SIGKILL, always
+    #[arg(long)]
+    pub(crate) gently: bool,
+    /// Break what the servers have kept now and then, to see that it is found
+    #[arg(long, value_enum)]
+    pub(crate) sabotage: Option<crash::Sabotage>,
+    /// The server's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where the data directories are; by default in the temporary directory. Removed if all is well
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `tools idle`.

@@ -1,9 +1,10 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
-//! connections that only ping; `peers` compares with other brokers.
+//! connections that only ping; `peers` compares with other brokers; `crash` kills the server and looks for what it had acknowledged.
 
 mod bench;
 mod broker;
 mod cli;
+mod crash;
 mod floor;
 mod idle;
 mod measure;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure(&args),
         Command::Idle(args) => idle(&args),
         Command::Peers(args) => peers(&args),
+        Command::Crash(args) => crash(&args),
     }
 }
 
@@ -67,6 +69,15 @@ fn idle(args: &cli::Idle) -> ExitCode {
     match result {
         Ok(result) if args.json => show(&result.to_json(), result.is_valid()),
         Ok(result) => show(&result.to_string(), result.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn crash(args: &cli::Crash) -> ExitCode {
+    let result = interruption()
+        .and_then(|interrupted| crash::run(args, &interrupted).map_err(|error| error.to_string()));
+    match result {
+        Ok(report) => show(&report.to_string(), report.is_valid()),
         Err(error) => failed(Some(error)),
     }
 }
