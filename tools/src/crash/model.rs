@@ -643,3 +643,6 @@ impl Session {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn what_the_server_grants_is_read_from_its_connack() {
-        let connack = [0x20, 9, 1, 0, 6, 0x24, 1, RECEIVE_MAXIMUM, 1, 2, 0x2a];
+        let connack = [0x20, 6, 1, 0, 3, 0x24, 1, 0x2a];
         assert!(split(&connack, 5).is_err(), "a property without its value");
         let connack = [0x20, 8, 1, 0, 5, 0x24, 1, RECEIVE_MAXIMUM, 1, 2];
         let expected = Packet::Connack {
