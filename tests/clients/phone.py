@@ -28,17 +28,27 @@ class Phone:
         self.client.on_unsubscribe = lambda client, data, mid, reasons, props: self.events.put(("unsubscribe", mid, reasons, props))
         if will:
             self.client.will_set(**will)
-        more = {}
+        self.more = {}
         if version == V5:
             connect = properties or Properties(PacketTypes.CONNECT)
             if expiry is not None:
                 connect.SessionExpiryInterval = expiry
-            more = {"clean_start": clean, "properties": connect}
-        self.client.connect("127.0.0.1", port, keepalive=60, **more)
+            self.more = {"clean_start": clean, "properties": connect}
+        self.come(port)
+
+    def come(self, port):
+        """Connects, or comes back with what the client itself has kept."""
+        self.client.connect("127.0.0.1", port, keepalive=60, **self.more)
         self.client.loop_start()
         _, flags, reason, self.connack = self.event("connect")
         assert not reason.is_failure, reason
         self.present = flags.session_present
+
+    def come_back(self, port):
+        """After the server ended the connection."""
+        self.event("disconnect")
+        self.client.loop_stop()
+        self.come(port)
 
     def event(self, kind):
         event = self.events.get(timeout=PATIENCE)

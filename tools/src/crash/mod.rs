@@ -1,15 +1,14 @@
 //! `tools crash`: kills the server under load, starts it again, and believes only what was acknowledged.
 //!
 //! Several servers run side by side, each with its clients in a thread of its own (`world`). What they were promised stands in `model`; `phone` is
-//! a client, `process` the server's process, `packet` and `body` what they say to each other.
+//! a client, `launch` what a server is started with, and `body` what stands in a message.
 
 mod body;
 mod fault;
+mod launch;
 mod model;
-mod packet;
 mod people;
 mod phone;
-mod process;
 mod reader;
 mod report;
 mod world;
@@ -64,7 +63,7 @@ pub(crate) fn run(args: &Crash, interrupted: &Arc<AtomicBool>) -> Result<Report,
     let servers = args.servers.clamp(1, args.kills.max(1));
     let plans = (0..servers).map(|number| world::Plan {
         seed: seed.wrapping_add(u64::from(number).wrapping_mul(GOLDEN)),
-        launch: process::Launch {
+        launch: launch::Launch {
             broker: args.broker,
             binary: binary.clone(),
             dir: dir.join(number.to_string()),

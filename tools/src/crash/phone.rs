@@ -12,7 +12,7 @@ use mio::{Interest, Registry, Token};
 use super::body::{self, Identity};
 use super::fault::Kind;
 use super::model::{Model, Sent};
-use super::packet::{self, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
+use crate::packet::{self, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
 
 /// Packet identifiers a publisher goes round: few, so that each is used again soon.
 const IDS: u16 = 100;
@@ -293,7 +293,7 @@ impl Phone {
         };
         match identity {
             Some(Identity { stream, seq }) => {
-                model.note(&self.id, format_args!("< {packet} = {stream}.{seq}"))
+                model.note(&self.id, format_args!("< {packet} = {stream}.{seq}"));
             }
             None => model.note(&self.id, format_args!("< {packet}")),
         }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::model::Model;
-use super::packet::{self, Connect, PINGREQ, Packet};
+use crate::packet::{self, Connect, PINGREQ, Packet};
 
 /// Of all retained topics.
 pub(super) const PREFIX: &str = "r/";

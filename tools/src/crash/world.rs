@@ -11,11 +11,12 @@ use mio::{Events, Poll};
 
 use super::Sabotage;
 use super::fault::{Fault, Kind};
+use super::launch::Launch;
 use super::model::{Counts, Model};
 use super::people::{self, DURABLE, PUBLISHERS};
 use super::phone::Phone;
-use super::process::{self, Launch, Process};
 use super::reader;
+use crate::process::{self, Process};
 
 /// No packet for so long: the server doesn't answer.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,18 +1,18 @@
-//! MQTT as the checker's clients speak it. It shares no code with the server, so that a mistake in the server's codec can't hide itself.
+//! MQTT as the clients here speak it. It shares no code with the server, so that a mistake in the server's codec can't hide itself.
 
 use std::fmt;
 
 /// Acknowledgements of a message, by packet type.
-pub(super) const PUBACK: u8 = 4;
-pub(super) const PUBREC: u8 = 5;
-pub(super) const PUBREL: u8 = 6;
-pub(super) const PUBCOMP: u8 = 7;
+pub(crate) const PUBACK: u8 = 4;
+pub(crate) const PUBREC: u8 = 5;
+pub(crate) const PUBREL: u8 = 6;
+pub(crate) const PUBCOMP: u8 = 7;
 
 /// A whole PINGREQ.
-pub(super) const PINGREQ: [u8; 2] = [0xc0, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xc0, 0];
 
 /// A whole DISCONNECT: a normal one, in every version.
-pub(super) const DISCONNECT: [u8; 2] = [0xe0, 0];
+pub(crate) const DISCONNECT: [u8; 2] = [0xe0, 0];
 
 /// Properties of MQTT 5 that matter here.
 const SESSION_EXPIRY: u8 = 0x11;
@@ -20,19 +20,19 @@ const RECEIVE_MAXIMUM: u8 = 0x21;
 
 /// CONNECT.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Connect<'a> {
-    pub(super) version: u8,
-    pub(super) id: &'a str,
+pub(crate) struct Connect<'a> {
+    pub(crate) version: u8,
+    pub(crate) id: &'a str,
     /// Clean session, clean start.
-    pub(super) clean: bool,
+    pub(crate) clean: bool,
     /// Seconds that the session outlives the connection (MQTT 5).
-    pub(super) expiry: u32,
+    pub(crate) expiry: u32,
     /// Messages at once (MQTT 5).
-    pub(super) receive_maximum: u16,
+    pub(crate) receive_maximum: u16,
 }
 
 impl Connect<'_> {
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let mut body = vec![0, 4];
         body.extend_from_slice(b"MQTT");
         body.extend_from_slice(&[self.version, u8::from(self.clean) << 1, 0, 0]);
@@ -49,17 +49,17 @@ impl Connect<'_> {
 
 /// PUBLISH, to the server or from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Publish<'a> {
-    pub(super) topic: &'a str,
-    pub(super) qos: u8,
-    pub(super) retain: bool,
-    pub(super) dup: bool,
-    pub(super) id: u16,
-    pub(super) payload: &'a [u8],
+pub(crate) struct Publish<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    pub(crate) id: u16,
+    pub(crate) payload: &'a [u8],
 }
 
 impl Publish<'_> {
-    pub(super) fn write(&self, version: u8, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, version: u8, out: &mut Vec<u8>) {
         let mut body = Vec::with_capacity(self.topic.len() + self.payload.len() + 8);
         text(&mut body, self.topic);
         if self.qos > 0 {
@@ -75,7 +75,7 @@ impl Publish<'_> {
 }
 
 /// SUBSCRIBE to one filter, or UNSUBSCRIBE without a QoS.
-pub(super) fn subscription(version: u8, id: u16, filter: &str, qos: Option<u8>, out: &mut Vec<u8>) {
+pub(crate) fn subscription(version: u8, id: u16, filter: &str, qos: Option<u8>, out: &mut Vec<u8>) {
     let mut body = id.to_be_bytes().to_vec();
     if version == 5 {
         body.push(0);
@@ -85,8 +85,27 @@ pub(super) fn subscription(version: u8, id: u16, filter: &str, qos: Option<u8>, 
     packet(out, if qos.is_some() { 0x82 } else { 0xa2 }, &body);
 }
 
+/// SUBSCRIBE to several filters at once.
+pub(crate) fn subscribe<'a>(
+    version: u8,
+    id: u16,
+    filters: impl Iterator<Item = &'a str>,
+    qos: u8,
+    out: &mut Vec<u8>,
+) {
+    let mut body = id.to_be_bytes().to_vec();
+    if version == 5 {
+        body.push(0);
+    }
+    for filter in filters {
+        text(&mut body, filter);
+        body.push(qos);
+    }
+    packet(out, 0x82, &body);
+}
+
 /// PUBACK, PUBREC, PUBREL or PUBCOMP with success.
-pub(super) fn ack(kind: u8, id: u16, out: &mut Vec<u8>) {
+pub(crate) fn ack(kind: u8, id: u16, out: &mut Vec<u8>) {
     let flags = if kind == PUBREL { 2 } else { 0 };
     packet(out, kind << 4 | flags, &id.to_be_bytes());
 }
@@ -112,7 +131,7 @@ fn packet(out: &mut Vec<u8>, first: u8, body: &[u8]) {
 
 /// What a server sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Packet<'a> {
+pub(crate) enum Packet<'a> {
     Connack {
         present: bool,
         code: u8,
@@ -163,7 +182,7 @@ impl fmt::Display for Packet<'_> {
 }
 
 /// The name of an acknowledgement's type.
-pub(super) fn ack_name(kind: u8) -> &'static str {
+pub(crate) fn ack_name(kind: u8) -> &'static str {
     match kind {
         PUBACK => "PUBACK",
         PUBREC => "PUBREC",
@@ -173,7 +192,7 @@ pub(super) fn ack_name(kind: u8) -> &'static str {
 }
 
 /// The first packet of `input` and its length, nothing if it isn't whole yet, or what is wrong with it.
-pub(super) fn split(input: &[u8], version: u8) -> Result<Option<(Packet<'_>, usize)>, String> {
+pub(crate) fn split(input: &[u8], version: u8) -> Result<Option<(Packet<'_>, usize)>, String> {
     let mut len = 0;
     let mut at = 1;
     loop {
