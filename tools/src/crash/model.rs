@@ -3,6 +3,10 @@
 //! Time is a count of events: a SUBACK that was read before a PUBLISH was written happened before it. The model knows no sockets and no
 //! processes; the world tells it what was sent and what came.
 
+mod deliveries;
+mod retained;
+mod session;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, Write};
@@ -10,6 +14,8 @@ use std::path::Path;
 
 use super::body::{self, Identity};
 use super::fault::{Fault, Kind};
+use retained::{Retained, Value};
+use session::{Hold, Session, Window};
 
 /// Not yet.
 const NEVER: u64 = u64::MAX;
@@ -45,71 +51,6 @@ struct Message {
     acknowledged: bool,
     /// How often it was sent.
     times: u16,
-}
-
-/// What a client asked for with one filter. A session's filters don't overlap.
-#[derive(Debug)]
-struct Hold {
-    qos: u8,
-    /// Topics that it matches.
-    topics: Vec<usize>,
-    /// Times at which it stood, perhaps.
-    windows: Vec<Window>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    asked: u64,
-    granted: u64,
-    leaving: u64,
-    left: u64,
-}
-
-/// A session of a client, until it is ended or lost.
-#[derive(Debug)]
-struct Session {
-    durable: bool,
-    holds: Vec<Hold>,
-    /// By stream: the hold that brings it.
-    hold_of: Vec<Option<u16>>,
-    /// By stream: what came of it.
-    tracks: BTreeMap<u32, Track>,
-    /// By stream: messages before this one are none of this session's.
-    base: Vec<u32>,
-    connection: u32,
-}
-
-#[derive(Debug, Default)]
-struct Track {
-    /// Of the first of `seen`.
-    base: u32,
-    seen: Vec<Seen>,
-    /// After the latest that came.
-    next: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    times: u16,
-    /// The last connection on which it came, and how often there.
-    connection: u32,
-    on_connection: u16,
-    told: bool,
-}
-
-/// What was published to a retained topic, in order.
-#[derive(Debug, Default)]
-struct Retained {
-    history: Vec<Value>,
-    /// After the last one that is acknowledged.
-    floor: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value {
-    Message(Identity),
-    /// An empty payload: nothing is retained any more.
-    Cleared,
 }
 
 /// What was sent with one packet identifier.
@@ -404,243 +345,6 @@ impl Model {
 
     pub(super) fn qos_of(&self, session: usize, hold: usize) -> u8 {
         self.sessions[session].holds[hold].qos
-    }
-
-    // --- Deliveries ---
-
-    /// A message came, as the application gets it: at QoS 2 the client has left out what had a packet identifier that it holds.
-    pub(super) fn received(&mut self, session: usize, topic: &str, qos: u8, payload: &[u8]) {
-        self.tick();
-        let Some((identity, hold)) = self.expected(session, topic, payload) else {
-            return;
-        };
-        let stream = &self.streams[identity.stream as usize];
-        let (published, message) = (stream.qos, stream.messages[identity.seq as usize]);
-        let granted = self.sessions[session].holds[hold].qos;
-        let exact = published == 2 && granted == 2;
-        if qos != published.min(granted) {
-            let more = format!(" came with QoS {qos}, subscribed with {granted}");
-            self.fault_of(Kind::Altered, session, identity, &more);
-        }
-        let windows = &self.sessions[session].holds[hold].windows;
-        if !windows.iter().any(|window| window.may_have(&message)) {
-            self.fault_of(Kind::Unasked, session, identity, "");
-        }
-        // Once for each time that its publisher sent it, on one connection; at QoS 2 the server knows them as one.
-        let at_once = if published == 2 { 1 } else { message.times };
-        let (seen, connection) = self.seen(session, identity);
-        seen.times += 1;
-        if seen.connection != connection {
-            seen.connection = connection;
-            seen.on_connection = 0;
-        }
-        seen.on_connection += 1;
-        let (times, on_connection) = (seen.times, seen.on_connection);
-        match times {
-            1 => self.counts.delivered += 1,
-            _ if exact => {
-                let more = format!(", for the {times}. time");
-                self.fault_of(Kind::Twice, session, identity, &more);
-            }
-            _ => self.counts.repeated += 1,
-        }
-        if on_connection > at_once && !exact {
-            let more = format!(", {on_connection} times on one connection");
-            self.fault_of(Kind::Repeated, session, identity, &more);
-        }
-        self.in_order(session, hold, identity, times == 1);
-    }
-
-    /// Which message it is and which hold brings it, if it can be one at all.
-    fn expected(
-        &mut self,
-        session: usize,
-        topic: &str,
-        payload: &[u8],
-    ) -> Option<(Identity, usize)> {
-        let identity = body::read(self.run, payload).filter(|identity| {
-            let stream = self.streams.get(identity.stream as usize);
-            stream.is_some_and(|stream| {
-                self.topics[stream.topic].name == topic
-                    && (identity.seq as usize) < stream.messages.len()
-            })
-        });
-        let Some(identity) = identity else {
-            let what = format!("{} bytes to {topic} that nobody sent", payload.len());
-            self.fault(Kind::Altered, &format!("session {session}"), what);
-            return None;
-        };
-        let hold = self.sessions[session].hold_of[identity.stream as usize];
-        if hold.is_none() {
-            self.fault_of(Kind::Unasked, session, identity, "");
-        }
-        Some((identity, usize::from(hold?)))
-    }
-
-    fn seen(&mut self, session: usize, identity: Identity) -> (&mut Seen, u32) {
-        let own = &mut self.sessions[session];
-        let connection = own.connection;
-        let track = own.track(identity.stream);
-        let at = identity.seq.saturating_sub(track.base) as usize;
-        if track.seen.len() <= at {
-            track.seen.resize(at + 1, Seen::default());
-        }
-        (&mut track.seen[at], connection)
-    }
-
-    /// What came first must not have come after a later one, and nothing that is owed may be left out before it.
-    fn in_order(&mut self, session: usize, hold: usize, identity: Identity, first: bool) {
-        let Identity { stream, seq } = identity;
-        let next = self.sessions[session].track(stream).next;
-        if seq < next {
-            if first {
-                let more = format!(", after message {}", next - 1);
-                self.fault_of(Kind::Disordered, session, identity, &more);
-            }
-            return;
-        }
-        for seq in next..seq {
-            let skipped = Identity { stream, seq };
-            let more = format!(", when {} came", identity.seq);
-            self.tell_if_missing(session, hold, skipped, &more);
-        }
-        self.sessions[session].track(stream).next = seq + 1;
-    }
-
-    /// Whether a message that is owed isn't there.
-    fn is_missing(&self, session: usize, hold: usize, identity: Identity) -> bool {
-        let own = &self.sessions[session];
-        let message = &self.streams[identity.stream as usize].messages[identity.seq as usize];
-        let seen = own.tracks.get(&identity.stream).and_then(|track| {
-            let at = identity.seq.checked_sub(track.base)?;
-            track.seen.get(at as usize)
-        });
-        own.durable
-            && seen.is_none_or(|seen| seen.times == 0 && !seen.told)
-            && own.holds[hold]
-                .windows
-                .iter()
-                .any(|window| window.must_have(message))
-    }
-
-    fn tell_if_missing(&mut self, session: usize, hold: usize, identity: Identity, more: &str) {
-        if self.is_missing(session, hold, identity) {
-            self.fault_of(Kind::Lost, session, identity, more);
-            self.seen(session, identity).0.told = true;
-        }
-    }
-
-    /// What each session is still owed: `(session, hold, message)`.
-    fn owed(&self, only: Option<usize>) -> impl Iterator<Item = (usize, usize, Identity)> {
-        let sessions = self
-            .sessions
-            .iter()
-            .enumerate()
-            .filter(move |(number, own)| own.durable && only.is_none_or(|only| only == *number));
-        sessions.flat_map(move |(number, own)| {
-            own.hold_of
-                .iter()
-                .enumerate()
-                .filter_map(|(stream, hold)| Some((stream, usize::from((*hold)?))))
-                .flat_map(move |(stream, hold)| {
-                    let end = self.streams[stream].messages.len() as u32;
-                    (own.base[stream]..end).map(move |seq| {
-                        let stream = stream as u32;
-                        (number, hold, Identity { stream, seq })
-                    })
-                })
-                .filter(|&(number, hold, identity)| self.is_missing(number, hold, identity))
-        })
-    }
-
-    /// Whether a session is owed something.
-    pub(super) fn waits(&self, session: usize) -> bool {
-        self.owed(Some(session)).next().is_some()
-    }
-
-    /// Everybody is connected and nobody publishes: what is still owed is lost. What is over is forgotten, so that the next look is short.
-    pub(super) fn settle_up(&mut self) {
-        let lost: Vec<_> = self.owed(None).collect();
-        for (session, hold, identity) in lost {
-            self.tell_if_missing(session, hold, identity, ", at the end of a round");
-        }
-        for own in &mut self.sessions {
-            for (base, stream) in own.base.iter_mut().zip(&self.streams) {
-                *base = (*base).max(stream.messages.len().saturating_sub(ON_THE_WAY) as u32);
-            }
-        }
-    }
-
-    // --- Retained messages ---
-
-    /// What a SUBSCRIBE that is sent now may find, by topic: these values and all that follow.
-    pub(super) fn retained_floor(&self) -> Vec<usize> {
-        self.retained
-            .iter()
-            .map(|of| of.floor.saturating_sub(1))
-            .collect()
-    }
-
-    /// Whether a subscriber must get something for this topic.
-    pub(super) fn is_retained(&self, topic: usize, floor: usize) -> bool {
-        let of = &self.retained[topic];
-        of.floor > 0 && !of.history[floor..].contains(&Value::Cleared)
-    }
-
-    /// A retained message came to somebody who subscribed when the floor was this. Returns its topic.
-    pub(super) fn retained(
-        &mut self,
-        who: &str,
-        floor: &[usize],
-        topic: &str,
-        payload: &[u8],
-    ) -> Option<usize> {
-        let number = self.topics.iter().position(|of| of.name == topic)?;
-        let identity = body::read(self.run, payload);
-        let place = identity.and_then(|identity| {
-            let history = &self.retained[number].history;
-            history
-                .iter()
-                .rposition(|&value| value == Value::Message(identity))
-        });
-        match place {
-            Some(place) if place >= floor[number] => self.counts.retained += 1,
-            Some(place) => {
-                let what = format!(
-                    "{topic} has its {place}. value, but the {}. is acknowledged",
-                    floor[number]
-                );
-                self.fault(Kind::Stale, who, what);
-            }
-            None => {
-                let what = format!("{topic} has {} bytes that nobody sent", payload.len());
-                self.fault(Kind::Altered, who, what);
-            }
-        }
-        Some(number)
-    }
-}
-
-impl Window {
-    /// A message that may be delivered because of it: both were under way at the same time.
-    fn may_have(&self, message: &Message) -> bool {
-        self.asked < message.settled && message.sent < self.left
-    }
-
-    /// A message that must be.
-    fn must_have(&self, message: &Message) -> bool {
-        message.acknowledged && self.granted < message.sent && message.settled < self.leaving
-    }
-}
-
-impl Session {
-    fn track(&mut self, stream: u32) -> &mut Track {
-        let base = self.base[stream as usize];
-        self.tracks.entry(stream).or_insert_with(|| Track {
-            base,
-            next: base,
-            ..Track::default()
-        })
     }
 }
 

@@ -1,18 +1,20 @@
 //! One client: its connection, the messages it has sent and holds, and what it remembers across the server's death. A client's memory never
 //! fails here; it is the server's that is in question.
 
+mod publishes;
+mod subscribes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
-use fastrand::Rng;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::body::{self, Identity};
+use super::body::Identity;
 use super::fault::Kind;
 use super::model::{Model, Sent};
-use crate::packet::{self, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
+use crate::packet::{self, Connect, PUBCOMP, PUBREL, Packet};
 
 /// Packet identifiers a publisher goes round: few, so that each is used again soon.
 const IDS: u16 = 100;
@@ -388,255 +390,6 @@ impl Phone {
         self.standing.fill(Standing::Off);
         for flight in self.flights.drain(..) {
             model.given_up(flight.sent);
-        }
-    }
-
-    // --- What it publishes ---
-
-    /// Whether it may publish one more.
-    pub(super) fn may_publish(&self) -> bool {
-        let window = self.nature.window.min(usize::from(self.receive_maximum));
-        self.is_online()
-            && !self.quiet
-            && self.flights.len() < window
-            && self.output.len() < BACKLOG
-    }
-
-    /// Publishes; without a length an empty payload.
-    pub(super) fn publish(
-        &mut self,
-        topic: usize,
-        qos: u8,
-        retain: bool,
-        len: Option<usize>,
-        model: &mut Model,
-    ) {
-        let sent = match len {
-            Some(_) => model.sent(self.number, topic, qos),
-            None => model.cleared(topic),
-        };
-        let id = self.free_id();
-        self.flights.push_back(Flight {
-            id,
-            qos,
-            topic,
-            retain,
-            len: len.unwrap_or(0),
-            sent,
-            released: false,
-        });
-        self.send(self.flights.len() - 1, false, model);
-    }
-
-    fn free_id(&mut self) -> u16 {
-        loop {
-            self.next_id = self.next_id % IDS + 1;
-            let id = self.next_id;
-            let subscribing = |standing: &Standing| matches!(standing, Standing::Asked(have) | Standing::Leaving(have) if *have == id);
-            if !self.flights.iter().any(|flight| flight.id == id)
-                && !self.standing.iter().any(subscribing)
-            {
-                return id;
-            }
-        }
-    }
-
-    fn send(&mut self, at: usize, dup: bool, model: &mut Model) {
-        let flight = &self.flights[at];
-        if flight.released {
-            packet::ack(PUBREL, flight.id, &mut self.output);
-            model.note(&self.id, format_args!("> PUBREL {}", flight.id));
-            return;
-        }
-        let Flight { id, qos, .. } = *flight;
-        let what = flight
-            .sent
-            .identity
-            .map(|identity| (identity.stream, identity.seq));
-        model.note(
-            &self.id,
-            format_args!("> PUBLISH {id}, QoS {qos}, dup {dup} = {what:?}"),
-        );
-        let payload = flight
-            .sent
-            .identity
-            .map(|identity| body::write(model.run, identity, flight.len));
-        let publish = Publish {
-            topic: model.topic(flight.topic),
-            qos: flight.qos,
-            retain: flight.retain,
-            dup,
-            id: flight.id,
-            payload: payload.as_deref().unwrap_or_default(),
-        };
-        publish.write(self.nature.version, &mut self.output);
-    }
-
-    fn acknowledged(&mut self, kind: u8, id: u16, code: u8, model: &mut Model) {
-        let Some(at) = self.flights.iter().position(|flight| flight.id == id) else {
-            let what = format!("an acknowledgement of type {kind} for {id}, which is not in use");
-            model.fault(Kind::Protocol, &self.name(), what);
-            return;
-        };
-        let name = self.name();
-        let flight = &mut self.flights[at];
-        // 0x92: a PUBCOMP for what the server had done with when it died.
-        if code >= 0x80 && !(kind == PUBCOMP && code == 0x92) {
-            let what = format!("an acknowledgement of type {kind} with {code:#04x}");
-            model.fault(Kind::Refused, &name, what);
-        }
-        match (kind, flight.qos) {
-            (PUBREC, 2) => {
-                flight.released = true;
-                packet::ack(PUBREL, id, &mut self.output);
-            }
-            (PUBACK, 1) | (PUBCOMP, 2) => {
-                let flight = self.flights.remove(at).unwrap_or_else(|| unreachable!());
-                model.acknowledged(flight.sent, flight.qos, flight.len);
-                if self
-                    .flights
-                    .iter()
-                    .take(at)
-                    .any(|before| before.qos == flight.qos)
-                {
-                    let what = format!("{id} is acknowledged before what was sent before it");
-                    model.fault(Kind::Protocol, &name, what);
-                }
-            }
-            _ => {
-                let what = format!("type {kind} for a message at QoS {}", flight.qos);
-                model.fault(Kind::Protocol, &name, what);
-            }
-        }
-    }
-
-    // --- What it subscribes to ---
-
-    /// SUBSCRIBEs to what it isn't subscribed to, or the other way round.
-    pub(super) fn turn(&mut self, hold: usize, model: &mut Model) {
-        match self.standing[hold] {
-            Standing::Off => self.subscribe(hold, model),
-            Standing::On => self.unsubscribe(hold, model),
-            Standing::Asked(_) | Standing::Leaving(_) => {}
-        }
-    }
-
-    fn subscribe(&mut self, hold: usize, model: &mut Model) {
-        let id = self.free_id();
-        let (filter, qos) = &self.nature.filters[hold];
-        packet::subscription(
-            self.nature.version,
-            id,
-            filter,
-            Some(*qos),
-            &mut self.output,
-        );
-        self.standing[hold] = Standing::Asked(id);
-        model.asked(self.number, hold);
-    }
-
-    fn unsubscribe(&mut self, hold: usize, model: &mut Model) {
-        let id = self.free_id();
-        let filter = &self.nature.filters[hold].0;
-        packet::subscription(self.nature.version, id, filter, None, &mut self.output);
-        model.note(&self.id, format_args!("> UNSUBSCRIBE {id}, {filter}"));
-        self.standing[hold] = Standing::Leaving(id);
-        model.leaving(self.number, hold);
-    }
-
-    fn granted(&mut self, id: u16, code: u8, model: &mut Model) {
-        let Some(hold) = self
-            .standing
-            .iter()
-            .position(|&at| at == Standing::Asked(id))
-        else {
-            model.fault(Kind::Protocol, &self.name(), format!("a SUBACK for {id}"));
-            return;
-        };
-        let asked = model.qos_of(self.number, hold);
-        if code == asked {
-            self.standing[hold] = Standing::On;
-            model.granted(self.number, hold);
-        } else {
-            let what = format!("SUBACK {code:#04x}, asked for QoS {asked}");
-            model.fault(Kind::Refused, &self.name(), what);
-        }
-    }
-
-    fn left(&mut self, id: u16, model: &mut Model) {
-        let Some(hold) = self
-            .standing
-            .iter()
-            .position(|&at| at == Standing::Leaving(id))
-        else {
-            model.fault(
-                Kind::Protocol,
-                &self.name(),
-                format!("an UNSUBACK for {id}"),
-            );
-            return;
-        };
-        self.standing[hold] = Standing::Off;
-        model.left(self.number, hold);
-    }
-
-    // --- What it receives ---
-
-    fn delivered(&mut self, publish: &Publish<'_>, model: &mut Model) {
-        let Publish {
-            topic,
-            qos,
-            payload,
-            id,
-            ..
-        } = *publish;
-        if publish.retain || payload.is_empty() {
-            // Whether it is the right one, a reader of its own finds out; here it may be old by the time it comes.
-            self.respond(qos, id);
-            return;
-        }
-        if qos == 2 {
-            let identity = model.identity(payload);
-            if let (Some(held), Some(identity)) = (self.held.get(&id), identity) {
-                if *held != identity {
-                    let what =
-                        format!("packet identifier {id} has another message before it is released");
-                    model.fault(Kind::Protocol, &self.name(), what);
-                } else if !publish.dup {
-                    model.counts.unmarked += 1;
-                }
-                self.respond(qos, id);
-                return;
-            }
-            if let Some(identity) = identity {
-                self.held.insert(id, identity);
-            }
-        }
-        model.received(self.number, topic, qos, payload);
-        self.respond(qos, id);
-    }
-
-    fn respond(&mut self, qos: u8, id: u16) {
-        match qos {
-            0 => {}
-            1 => self.answer(PUBACK, id),
-            _ => self.answer(PUBREC, id),
-        }
-    }
-
-    /// In the order in which the messages came; a slow client answers later.
-    fn answer(&mut self, kind: u8, id: u16) {
-        self.owed.push_back((kind, id));
-    }
-
-    /// Gives the answers that are due.
-    pub(super) fn answer_some(&mut self, random: &mut Rng, model: &mut Model) {
-        if self.stage != Stage::Online || (self.nature.slow && random.u8(..) > 20) {
-            return;
-        }
-        while let Some((kind, id)) = self.owed.pop_front() {
-            model.note(&self.id, format_args!("> {} {id}", packet::ack_name(kind)));
-            packet::ack(kind, id, &mut self.output);
         }
     }
 }
