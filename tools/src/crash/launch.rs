@@ -47,7 +47,7 @@ impl Launch {
         let mut file = String::new();
         writeln!(
             file,
-            "# durability {}\n\n[mqtt]\nqueue_messages = 1000000\nqueue_bytes = 1073741824\nmax_packet_size = 4194304",
+            "durability = \"{}\"\n\n[mqtt]\nqueue_messages = 1000000\nqueue_bytes = 1073741824\nmax_packet_size = 4194304",
             self.durability
         )
         .map_err(io::Error::other)?;
