@@ -74,10 +74,10 @@ impl Shard {
     ) -> Result<Verdict, Fault> {
         match packet {
             Packet::Pubrec(ack) => self.pubrec(idx, ack, now, port)?,
-            Packet::Pubrel(ack) => self.pubrel(idx, ack, port),
+            Packet::Pubrel(ack) => self.pubrel(idx, ack, port)?,
             Packet::Pubcomp(ack) => self.pubcomp(idx, ack, now, port)?,
             Packet::Subscribe(subscribe) => self.subscribe(idx, subscribe, now, port)?,
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(idx, unsubscribe, port),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(idx, unsubscribe, port)?,
             Packet::Disconnect(disconnect) => return self.disconnect(idx, disconnect, now, port),
             // AUTH without a method in CONNECT, packets that only a server sends, and those that don't come here.
             Packet::Connect(_)
@@ -212,6 +212,7 @@ impl Shard {
                 self.routes.set_group(&key, from, online, offline);
                 self.now_known(known, now, port);
             }
+            Mail::Fence { known } => self.now_known(Some(known), now, port),
             Mail::Known { suback } => self.suback_ready(suback, now, port),
             Mail::Retain(message) => self.retain(&message, port),
             Mail::RetainedQuery {
@@ -264,6 +265,7 @@ impl Shard {
         }
         self.scratch.due = due;
         self.check_stalls(now, port);
+        self.tend_store(now, port);
         self.tell_members(port);
         self.sweep_retained(now);
         self.publish_sys(now, port);
@@ -275,7 +277,10 @@ impl Shard {
         self.expel_doomed(now, port);
         let asking = self.ask_next(now, port);
         let fanning_out = self.fan_out_slice(now, port);
-        fanning_out || asking || !self.doomed.is_empty()
+        let synced = self.go_on_synced(now, port);
+        let restoring = self.has_restoring() && self.restore_slice(now, port);
+        let cleaning = self.clean_store();
+        fanning_out || asking || synced || restoring || cleaning || !self.doomed.is_empty()
     }
 
     /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.
@@ -290,7 +295,12 @@ impl Shard {
 
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
-        !self.fanouts.is_empty() || !self.asking.is_empty() || !self.doomed.is_empty()
+        !self.fanouts.is_empty()
+            || !self.asking.is_empty()
+            || !self.doomed.is_empty()
+            || self.keep.cleaning
+            || self.has_synced()
+            || self.has_restoring()
     }
 
     /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.

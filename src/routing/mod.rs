@@ -15,6 +15,7 @@
 //! | `connect`, `depart` | sessions begin, are taken over, wait, end; wills |
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
+//! | `keep`, `stored`, `waits`, `restore` | durable sessions: their records; their queues; what waits for the disk; after a restart |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
 //! | `system`, `census` | `$SYS`; what a shard holds |
 
@@ -28,18 +29,22 @@ mod fanout;
 mod frames;
 pub mod greet;
 mod groups;
+mod keep;
 pub mod mail;
 pub mod port;
 mod publish;
+mod restore;
 mod retained;
+mod stored;
 mod subscribe;
 mod system;
+mod waits;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use slab::Slab;
 
 use crate::clock::{Millis, Tick};
@@ -49,15 +54,17 @@ use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::Session;
 use crate::session::message::Message;
+use crate::store::Store;
 use crate::topic::arena::Arena;
 use crate::topic::table::Table;
-use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, TopicHasher};
+use crate::topic::{Entry, FilterId, GroupKey, Index, Marks, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
 use port::CloseCause;
 
 pub use census::Census;
 pub use greet::{Greeting, greet, home};
+pub use restore::Kept;
 
 /// What all shards of a server see: nothing but atomics and what never changes.
 #[derive(Debug)]
@@ -76,6 +83,14 @@ pub struct Shared {
     retained_marks: Marks,
     retained: AtomicU64,
     retained_bytes: AtomicU64,
+    /// Messages in the queues of durable sessions, and their bytes.
+    queued: AtomicU64,
+    queued_bytes: AtomicU64,
+    /// Shards that have not loaded the subscriptions of their sessions.
+    loading: AtomicUsize,
+    /// Messages that were under way when the server died, and the groups of which a member has or had them.
+    doubts: Mutex<HashSet<u64>>,
+    doubtful_groups: Mutex<HashSet<(u64, GroupKey)>>,
     reactors: usize,
 }
 
@@ -91,6 +106,11 @@ impl Shared {
             retained_marks: Marks::new(topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_BYTES)),
             retained: AtomicU64::new(0),
             retained_bytes: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
+            loading: AtomicUsize::new(0),
+            doubts: Mutex::default(),
+            doubtful_groups: Mutex::default(),
             reactors,
         }
     }
@@ -217,6 +237,7 @@ pub struct Shard {
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
     sys: system::System,
+    keep: keep::Keep,
     random: u64,
     slices: Slices,
     /// Deliveries since [`Shard::begin`], and filters and groups found for them.
@@ -233,6 +254,8 @@ pub struct Slices {
     pub fanout: usize,
     /// Retained messages in a part of an answer.
     pub retained: usize,
+    /// Sessions whose subscriptions are loaded after a restart.
+    pub load: usize,
 }
 
 impl Default for Slices {
@@ -240,6 +263,7 @@ impl Default for Slices {
         Self {
             fanout: limits::FANOUT_SLICE,
             retained: limits::RETAINED_PART,
+            load: limits::LOAD_SLICE,
         }
     }
 }
@@ -251,11 +275,12 @@ struct Scratch {
     entries: Vec<Entry>,
     ids: Vec<u32>,
     packet: Vec<u8>,
+    meta: Vec<u8>,
     due: Vec<u32>,
 }
 
 impl Shard {
-    /// A shard without sessions. `capacity`: how many sessions to reserve address space for. `seed`: for choices that may be guessed but
+    /// A shard without sessions, with a store that ends with it. `capacity`: how many sessions to reserve address space for. `seed`: for choices that may be guessed but
     /// must be spread (assigned client identifiers, members of a group).
     pub fn new(
         me: ReactorId,
@@ -289,6 +314,7 @@ impl Shard {
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
             sys: system::System::new(now),
+            keep: keep::Keep::new(Store::in_memory(limits::HEAP_STORE_BYTES, seed), false, 0),
             random: seed,
             slices: Slices::default(),
             delivered: 0,
@@ -394,8 +420,18 @@ impl Shard {
                     "a session that ends, without a timer"
                 );
             }
+            let stored = self.keep.store.session(idx);
+            assert_eq!(
+                stored,
+                session.is_durable().then(|| self.id_of(idx)),
+                "a durable session that is not in the store, or the reverse"
+            );
             if let Some(flow) = &session.flow {
                 flow.check_invariants();
+                assert!(
+                    !session.is_durable() || flow.in_flight() == 0 && flow.queued() == flow.held(),
+                    "a durable session's queue is in the store"
+                );
                 assert!(
                     flow.held() == 0 || session.conn().is_some(),
                     "publishers wait for an offline session"
@@ -416,6 +452,7 @@ impl Shard {
             .check_invariants(|at| self.shared.hasher.hash(self.client_id(SessionIdx(at))));
         self.groups.check_invariants();
         self.index.check_invariants();
+        self.keep.store.check_invariants();
     }
 
     /// Lets go of the memory that sessions took which have ended, if none is left; and of buffers that are kept from packet to packet. A small one

@@ -59,7 +59,7 @@ impl Model {
             .filter(fits)
             .any(|sub| sub.group.is_some());
         assert!(
-            inbox || shared || !plain.is_empty(),
+            inbox || shared || session.revived || !plain.is_empty(),
             "{what}: it is not subscribed"
         );
         assert!(
@@ -73,7 +73,7 @@ impl Model {
             .map(|sub| sub.options.qos)
             .max();
         assert!(
-            inbox || Some(delivered.qos) <= best,
+            inbox || session.revived || Some(delivered.qos) <= best,
             "{what}: QoS above the granted"
         );
         let as_published =
@@ -91,7 +91,7 @@ impl Model {
         }
         if let Some(id) = delivered.id {
             let at = session.flights.iter().position(|flight| flight.id == id);
-            if delivered.dup {
+            if delivered.dup && (at.is_some() || !session.crashed) {
                 let at = at.unwrap_or_else(|| {
                     panic!("{what}: sent again, but nothing is in flight as {id}")
                 });
@@ -104,8 +104,14 @@ impl Model {
                 session.flights[at].conn = conn;
             } else {
                 assert!(at.is_none(), "{what}: identifier {id} is in use");
-                session.flights.push(Flight { id, number, conn });
-                session.cursor = session.flights.len();
+                // Only after a crash may one be sent with DUP that was not in flight, among those that were.
+                let at = if delivered.dup {
+                    session.cursor
+                } else {
+                    session.flights.len()
+                };
+                session.flights.insert(at, Flight { id, number, conn });
+                session.cursor = at + 1;
             }
             let flying = session
                 .flights

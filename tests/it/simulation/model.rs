@@ -60,6 +60,10 @@ pub(crate) struct Session {
     /// Sent at least once.
     pub(crate) sent: BTreeSet<u32>,
     pub(crate) live_sent: BTreeSet<u32>,
+    /// The server has died since: a message may be sent with DUP that was not sent before.
+    pub(crate) crashed: bool,
+    /// Its end was lost with the power, so that nothing is known of its subscriptions.
+    pub(crate) revived: bool,
     /// The client has got it.
     pub(crate) got: BTreeSet<u32>,
     pub(crate) got_twice: BTreeMap<u32, u32>,
@@ -133,8 +137,40 @@ impl Model {
         self.messages.len() as u32 - 1
     }
 
+    /// The server has died and is back: sessions that outlive their connection go on without one; those that don't are gone.
+    pub(crate) fn crashed(&mut self, now: Millis) {
+        for message in &mut self.messages {
+            if message.taken.is_some() {
+                // Of a group, one whose session is gone may have had it.
+                message.regrouped = true;
+                if message.publisher.is_none() {
+                    // Nobody was promised that a will arrives.
+                    message.acked = None;
+                }
+            }
+        }
+        let links: Vec<_> = self
+            .links
+            .iter()
+            .map(|(conn, link)| (*conn, link.client))
+            .collect();
+        for (conn, client) in links {
+            let stays = self.sessions[client].expiry > 0;
+            if let Some((will, _)) = self.links[&conn].will {
+                // Of a session that was to end now, but had outlived a connection before, it may come.
+                self.messages[will as usize].taken = Some(self.step);
+            }
+            self.closed(conn, stays, now);
+        }
+        for session in &mut self.sessions {
+            session.crashed = true;
+        }
+    }
+
     fn session_ended(&mut self, client: usize) {
+        let crashed = self.sessions[client].crashed;
         let session = std::mem::take(&mut self.sessions[client]);
+        self.sessions[client].crashed = crashed;
         for number in session.sent {
             self.follow(
                 number,
@@ -195,8 +231,30 @@ impl Model {
         present
     }
 
+    /// After a power failure a session may be gone that was granted nothing, and one may be back whose end was not synced.
+    pub(crate) fn found(&mut self, client: usize, present: bool, expected: Option<bool>) {
+        let session = &mut self.sessions[client];
+        if expected == Some(true) && !present {
+            let granted = session.subs.iter().any(|sub| sub.granted.is_some());
+            assert!(
+                session.crashed && !granted,
+                "the session of client {client} is lost"
+            );
+        }
+        if expected == Some(false) && present {
+            assert!(session.crashed, "client {client} has another's session");
+            (session.revived, session.exists, session.since) = (true, true, self.step);
+        }
+    }
+
     /// The CONNACK says whether there was a session.
     pub(crate) fn connected(&mut self, client: usize, present: bool) {
+        if std::env::var("TRACE").is_ok() {
+            eprintln!(
+                "step {}: client {client} connected present {present}",
+                self.step
+            );
+        }
         let (conn, expiry) = (self.sessions[client].conn, self.sessions[client].expiry);
         if !present {
             self.session_ended(client);
