@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Message;
+use super::{Message, NEVER};
 
 /// What a client asked for with one filter. A session's filters don't overlap.
 #[derive(Debug)]
@@ -58,6 +58,11 @@ impl Window {
     /// A message that may be delivered because of it: both were under way at the same time.
     pub(super) fn may_have(&self, message: &Message) -> bool {
         self.asked < message.settled && message.sent < self.left
+    }
+
+    /// A message that was sent when it stood, and it still does.
+    pub(super) fn stood_for(&self, message: &Message) -> bool {
+        self.granted < message.sent && self.leaving == NEVER
     }
 
     /// A message that must be.

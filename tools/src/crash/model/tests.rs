@@ -130,6 +130,19 @@ fn what_comes_late_is_out_of_order() {
 }
 
 #[test]
+fn what_was_sent_before_the_subscription_stood_may_come_late() {
+    let mut scene = Scene::new();
+    scene.model.asked(0, 0);
+    let first = scene.model.sent(0, 0, 1);
+    scene.model.granted(0, 0);
+    let second = scene.acknowledged(1);
+    scene.receive(second, 1);
+    scene.model.sent_again(first);
+    scene.receive(first, 1);
+    assert_eq!(scene.settled(), []);
+}
+
+#[test]
 fn what_nobody_asked_for_is_told() {
     // Before SUBSCRIBE, and after UNSUBACK.
     let mut scene = Scene::new();

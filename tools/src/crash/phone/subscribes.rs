@@ -27,6 +27,10 @@ impl Phone {
             Some(*qos),
             &mut self.output,
         );
+        model.note(
+            &self.id,
+            format_args!("> SUBSCRIBE {id}, {filter}, QoS {qos}"),
+        );
         self.standing[hold] = Standing::Asked(id);
         model.asked(self.number, hold);
     }
