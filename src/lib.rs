@@ -1,14 +1,15 @@
 //! Stillwire: an MQTT push server that holds millions of connections on one Linux server.
 //!
 //! ```text
-//!    phones ──► reactor 0 ─┐   one per core, pinned, shares nothing: its own fd table, mio::Poll, listeners (SO_REUSEPORT), slots,
+//!    phones ──► reactor 0 ─┐   one per core, pinned, shares nothing: its own fd table (where one is too small for all), mio::Poll, listeners, slots,
 //!    phones ──► reactor 1 ─┼─► timing wheel, outbox and shard: sessions, subscriptions, queues, retained messages, counters
 //!    phones ──► reactor N ─┘   reactors talk only through mailboxes (rings of batches, one wake-up a batch)
 //!               main           starts them, waits for SIGTERM or SIGINT, drains them
 //! ```
 //!
 //! Every client has a home reactor, `hash(client id) % reactors`: its session, queue, subscriptions and connection live there. A
-//! connection is accepted anywhere, its CONNECT read before any poller knows the socket, and handed over to its home, once.
+//! connection is accepted anywhere, its CONNECT read before any poller knows the socket, and handed over to its home, once: by mail where the
+//! reactors have one fd table in common, through a socket pair where each has its own.
 //!
 //! Data flows one way: socket → [`transport`] → [`wire`] → [`session`] → [`routing`] → [`reactor`] → socket.
 //!
@@ -31,7 +32,7 @@
 //!
 //! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store` ←
 //! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
-//! what they take from `sys` is [`sys::text`], which looks at bytes and asks nobody.
+//! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
 pub mod clock;
 pub mod config;

@@ -96,6 +96,9 @@ pub const SPARE_MESSAGES: usize = 64;
 /// See [`SPARE_MESSAGES`].
 pub const SPARE_MESSAGE_BYTES: usize = 512;
 
+/// Messages for which memory is asked for at once: a core waits for a dozen lines at a time, and some are for what it does meanwhile.
+pub const LOOK_AHEAD: usize = 8;
+
 /// Mails that may wait for a full mailbox before QoS 0 to it is shed.
 pub const POST_BACKLOG: usize = 65_536;
 
@@ -250,6 +253,15 @@ pub const SLOT_WHEEL_BUCKETS: usize = 2048;
 /// Bytes read from a connection in one turn, at most: a reactor's one read buffer.
 pub const READ_BUFFER: usize = 64 << 10;
 
+/// Connections that are read in a row, each into its part of the read buffer, before what they say is handled in a row. Each system call leaves
+/// the caches with the kernel's code and data; this pays for that once a row.
+pub const HEARD_TOGETHER: usize = 16;
+
+/// The part of the read buffer that each of them has: more than a phone says at a time, and little enough that the buffer's other pages stay
+/// untouched. Who says more is read again in its turn, into all of the buffer.
+pub const HEARD_BYTES: usize = 2 << 10;
+const _: () = assert!(HEARD_TOGETHER * HEARD_BYTES <= READ_BUFFER);
+
 /// Packets of one connection that are handled in one turn. What is left of a full read buffer waits, boxed, for the next turn.
 pub const PACKETS_PER_TURN: usize = 1024;
 
@@ -268,6 +280,10 @@ pub const HANDOVERS_PER_TURN: usize = 16;
 /// See [`HANDOVERS_PER_TURN`].
 pub const ARRIVALS_PER_TURN: usize = 256;
 
+/// Bytes that were read from a connection, at most, for it to be handed over as a letter: a CONNECT has a hundred or two. As many letters as a
+/// mailbox takes are 32 MB then; what is larger goes through a socket pair, which has a buffer.
+pub const ARRIVAL_LETTER_BYTES: usize = 2 << 10;
+
 /// Timers handled in one turn.
 pub const TIMERS_PER_TURN: usize = 1024;
 
@@ -283,7 +299,10 @@ pub const MAIL_BATCH: usize = 1024;
 /// Batches of mail that a reactor's mailbox holds.
 pub const MAILBOX_BATCHES: usize = 512;
 
-/// Letters in a reactor's mailbox from which on QoS 0 to it is shed. What is behind them waits for all of them: 30 ms for messages to single phones,
+/// Letters in a batch of mail that need not be counted: as many batches as a mailbox holds have 4,096.
+pub const SMALL_BATCH: usize = 8;
+
+/// Letters in a reactor's mailbox, but for those of small batches, from which on QoS 0 to it is shed. What is behind them waits for all of them: 30 ms for messages to single phones,
 /// and less than a second for messages to hundreds each.
 pub const MAILBOX_LETTERS: usize = 16_384;
 
@@ -355,11 +374,9 @@ pub const SEGMENTS_OF_A_LOG: u64 = 8;
 /// take none; a client that filled its payloads with what looks like long records, just there, can't hold the start up for more than seconds.
 pub const RESUME_EFFORT: usize = 64;
 
-/// Segments that are prepared behind the one in use: one for new content, and one that only what makes room may use.
-pub const SPARES: usize = 2;
-
-/// The same for a log that fills a segment in less than [`SEGMENT_LASTS`]: what comes in while the disk is busy with something else.
-pub const SPARES_BUSY: usize = 4;
+/// Segments that are prepared behind the one in use: one that only what makes room may use, and three for new content, which comes in while the disk
+/// is busy with something else.
+pub const SPARES: usize = 4;
 
 /// How long a segment should last. Preparing one takes a disk milliseconds, and half a second when it is busy.
 pub const SEGMENT_LASTS: Duration = Duration::from_secs(1);

@@ -149,7 +149,19 @@ impl Logs {
         let opened = Log::open(&directory, key, number, self.shape, &self.syncer, wake)?;
         let found = Recovered::read(opened, key);
         report(&found);
+        await_room(&found.store);
         Ok(found)
+    }
+}
+
+/// The first segment is being prepared: nobody is refused because of that. A full disk is no reason to wait, for what is stored can be read.
+fn await_room(store: &Store) {
+    while store.refuses() == Some(Refused::Full) {
+        if let Some(trouble) = store.log().trouble() {
+            warn!("{trouble}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

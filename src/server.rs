@@ -18,7 +18,7 @@ use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
 use crate::sys;
-use crate::sys::capacity::{open_files_for, seats_each};
+use crate::sys::capacity::{open_files_for, open_files_for_all, seats_each};
 use crate::sys::listen::Claim;
 use crate::topic::TopicHasher;
 
@@ -152,7 +152,8 @@ impl Server {
             })
             .collect::<Result<_, _>>()?;
         let addresses: Vec<SocketAddr> = claims.iter().map(Claim::address).collect();
-        let lines = Lines::new(reactors)
+        let common_table = fits_one_table(config, reactors)?;
+        let lines = Lines::new(reactors, common_table)
             .map_err(|error| StartError::System("no lines between the reactors", error))?;
         let topics = config.max_connections as usize;
         let mut server = Self {
@@ -303,6 +304,20 @@ fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
         return Err(StartError::OpenFiles { limit, needed });
     }
     Ok(())
+}
+
+/// Whether one fd table is large enough for all reactors: then connections need not be copied from one to another.
+fn fits_one_table(config: &Config, reactors: usize) -> Result<bool, StartError> {
+    let system = |error| StartError::System("the open files can't be counted", error);
+    let limit = sys::rlimit::raise_open_files().map_err(system)?;
+    let open = sys::table::open_files().map_err(system)?;
+    let needed = open_files_for_all(
+        u64::from(config.max_connections),
+        reactors,
+        config.listen.len(),
+        open,
+    );
+    Ok(needed <= limit)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Reactor;
 use super::appetite::Appetite;
+use super::handover::{Arrival, Letter};
 use super::slots::Flags;
 use super::token;
 use crate::ids::{ConnId, ReactorId};
@@ -145,11 +146,12 @@ impl Reactor {
         match self.next(bytes) {
             Next::Refuse(words) => self.turn_away(&socket, &words),
             Next::Go(home, _)
-                if self.departures.has_room(home) && self.seats.enter(home).is_ok() =>
+                if self.has_way(home, bytes.len()) && self.seats.enter(home).is_ok() =>
             {
                 self.depart(home, socket, bytes);
             }
             Next::Stay(connect, len) if self.seats.enter(self.me).is_ok() => {
+                self.shard.expect_client(connect.client_id);
                 if let Some(conn) = self.io.connections.add(socket) {
                     self.admit(conn, &connect, &bytes[len..]);
                 }
@@ -212,7 +214,7 @@ impl Reactor {
                 }
             }
             Next::Refuse(words) => self.refuse(conn, &words),
-            Next::Go(home, version) => match self.reserve(home) {
+            Next::Go(home, version) => match self.reserve(home, kept.len()) {
                 Ok(()) => {
                     if let Some(socket) = self.io.connections.release(conn) {
                         self.depart(home, socket, &kept);
@@ -258,8 +260,8 @@ impl Reactor {
     }
 
     /// Take a seat at a home, in exchange for the one here.
-    fn reserve(&self, home: ReactorId) -> Result<(), ()> {
-        if !self.departures.has_room(home) {
+    fn reserve(&self, home: ReactorId, bytes: usize) -> Result<(), ()> {
+        if !self.has_way(home, bytes) {
             return Err(());
         }
         self.seats.change(self.me, home).map_err(|_| ())
@@ -267,7 +269,41 @@ impl Reactor {
 
     fn depart(&mut self, home: ReactorId, socket: TcpStream, bytes: &[u8]) {
         self.io.connections.counters().handed_over.add(1);
-        self.departures.add(home, socket, bytes);
+        if self.goes_by_mail(bytes.len()) {
+            let bytes = bytes.into();
+            let letter = Letter::Arrival(Arrival { socket, bytes });
+            self.io.post.post(home, letter);
+        } else {
+            self.departures.add(home, socket, bytes);
+        }
+    }
+
+    /// Whether a connection is handed over as a letter, and not through a socket pair.
+    fn goes_by_mail(&self, bytes: usize) -> bool {
+        self.lines.common_table && bytes <= limits::ARRIVAL_LETTER_BYTES
+    }
+
+    /// Whether a connection of which so much was read can be handed over now.
+    fn has_way(&self, home: ReactorId, bytes: usize) -> bool {
+        if self.goes_by_mail(bytes) {
+            self.io.post.has_room(home)
+        } else {
+            self.departures.has_room(home)
+        }
+    }
+
+    /// A connection that another reactor accepted and whose home is here: a whole CONNECT, and what came with it, stands in `bytes`.
+    pub(super) fn arrived(&mut self, socket: TcpStream, bytes: &[u8]) {
+        let Greeting::Connect { connect, len } = greet(bytes, self.largest_connect()) else {
+            // It was one where it was accepted; the same bytes are one here.
+            debug_assert!(false, "a connection was handed over without its CONNECT");
+            self.seats.leave(self.me);
+            return;
+        };
+        self.shard.expect_client(connect.client_id);
+        if let Some(conn) = self.io.connections.add(socket) {
+            self.admit(conn, &connect, &bytes[len..]);
+        }
     }
 
     /// Close a connection that has no slot, after a word if there is one. What such a word takes always fits an empty socket.
@@ -281,7 +317,7 @@ impl Reactor {
         }
     }
 
-    /// Connections that other reactors accepted and whose home is here. If more wait, the poller says so again.
+    /// Connections that came through the socket pair. If more wait, the poller says so again.
     pub(super) fn arrive(&mut self) {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let tries = self
@@ -296,9 +332,7 @@ impl Reactor {
                 Ok(Some(batch)) => {
                     taken += batch.connections.len();
                     for (socket, range) in batch.connections {
-                        if let Some(conn) = self.io.connections.add(socket) {
-                            self.admit_bytes(conn, arrivals.bytes(range));
-                        }
+                        self.arrived(socket, arrivals.bytes(range));
                     }
                     if batch.lost > 0 {
                         self.lost_arrivals(batch.lost);

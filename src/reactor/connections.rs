@@ -11,6 +11,7 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
+use super::handover::Letter;
 use super::mailbox::Post;
 use super::outbox::Outbox;
 use super::seats::Seats;
@@ -457,12 +458,16 @@ pub struct Io {
     /// The connections.
     pub connections: Connections,
     /// Mail to other reactors.
-    pub post: Post<Mail>,
+    pub post: Post<Letter>,
 }
 
 impl Port for Io {
     fn send(&mut self, conn: ConnId, packet: &[u8]) {
         self.connections.send(conn, packet);
+    }
+
+    fn expect(&self, conn: ConnId) {
+        self.connections.slots.expect(conn);
     }
 
     fn has_room(&self, conn: ConnId) -> bool {
@@ -488,7 +493,7 @@ impl Port for Io {
     }
 
     fn post(&mut self, to: ReactorId, mail: Mail) {
-        self.post.post(to, mail);
+        self.post.post(to, Letter::Mail(mail));
     }
 
     fn has_post_room(&self, to: ReactorId) -> bool {

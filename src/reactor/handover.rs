@@ -1,6 +1,7 @@
-//! Handing connections over to their homes: sockets with the bytes that were read from them, in batches.
+//! Handing connections over to their homes: sockets with the bytes that were read from them.
 //!
-//! A batch is one message on the home's socket pair (`sys::pass`): a count, the length of each connection's bytes, then the bytes. A pair
+//! Where the reactors have one fd table in common, a connection goes by mail ([`Letter`]) and costs no system call. Where each has its own,
+//! and for the few of which much was read at once, it goes in a batch. A batch is one message on the home's socket pair (`sys::pass`): a count, the length of each connection's bytes, then the bytes. A pair
 //! that is full refuses; the batch waits and is tried again each turn, and a storm that outruns a home for too long is turned away at the door.
 
 use std::collections::VecDeque;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use crate::ids::ReactorId;
 use crate::limits;
+use crate::routing::mail::Mail;
 use crate::sys::pass::{self, Receiver, Sender};
 
 /// Bytes of the header: the count, and each length.
@@ -37,6 +39,24 @@ impl Batch {
             &self.sockets,
         )
     }
+}
+
+/// What reactors tell each other.
+#[derive(Debug)]
+pub enum Letter {
+    /// From shard to shard.
+    Mail(Mail),
+    /// A connection goes home.
+    Arrival(Arrival),
+}
+
+/// A connection that has gone home by mail, whose seat there is taken.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its socket, of the fd table that both reactors use.
+    pub socket: TcpStream,
+    /// All that was read from it.
+    pub bytes: Box<[u8]>,
 }
 
 /// One reactor's outgoing connections.

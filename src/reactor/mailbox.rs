@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 
 use crate::ids::ReactorId;
 use crate::limits;
@@ -31,16 +32,27 @@ impl<T> Batch<T> {
             Self::Many(letters) => letters.len(),
         }
     }
+
+    /// Letters, if they are so many that they are counted.
+    fn counted(&self) -> usize {
+        let letters = self.len();
+        if letters > limits::SMALL_BATCH {
+            letters
+        } else {
+            0
+        }
+    }
 }
 
 /// The receiving side, seen by all reactors.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     batches: ArrayQueue<Batch<T>>,
-    /// How many letters they hold; what one of them takes to handle varies, and batches much more.
+    /// How many letters the large ones hold. Small ones are not counted: as many as there may be are few beside the bound, and where little is
+    /// going on nobody writes to this line.
     letters: AtomicUsize,
-    /// False from when the receiver decides to sleep until somebody wakes it.
-    awake: AtomicBool,
+    /// False from when the receiver decides to sleep until somebody wakes it. In a line of its own, as it changes all the time.
+    awake: CachePadded<AtomicBool>,
     wake: Wake,
 }
 
@@ -50,7 +62,7 @@ impl<T> Mailbox<T> {
         Self {
             batches: ArrayQueue::new(batches),
             letters: AtomicUsize::new(0),
-            awake: AtomicBool::new(true),
+            awake: CachePadded::new(AtomicBool::new(true)),
             wake,
         }
     }
@@ -71,20 +83,26 @@ impl<T> Mailbox<T> {
 
     fn push(&self, batch: Batch<T>) -> Result<(), Batch<T>> {
         // Counted before it is there, so that the receiver never takes out more than was counted.
-        let letters = batch.len();
-        self.letters.fetch_add(letters, Ordering::Relaxed);
+        let letters = batch.counted();
+        self.count(letters, AtomicUsize::fetch_add);
         if let Err(batch) = self.batches.push(batch) {
-            self.letters.fetch_sub(letters, Ordering::Relaxed);
+            self.count(letters, AtomicUsize::fetch_sub);
             return Err(batch);
         }
         self.rouse();
         Ok(())
     }
 
+    fn count(&self, letters: usize, change: fn(&AtomicUsize, usize, Ordering) -> usize) {
+        if letters > 0 {
+            change(&self.letters, letters, Ordering::Relaxed);
+        }
+    }
+
     /// The oldest batch; for the receiver.
     pub fn take(&self) -> Option<Batch<T>> {
         let batch = self.batches.pop()?;
-        self.letters.fetch_sub(batch.len(), Ordering::Relaxed);
+        self.count(batch.counted(), AtomicUsize::fetch_sub);
         Some(batch)
     }
 
@@ -101,7 +119,9 @@ impl<T> Mailbox<T> {
 
     /// The receiver does not sleep: nobody needs to wake it.
     pub fn stay_awake(&self) {
-        self.awake.store(true, Ordering::Relaxed);
+        if !self.awake.load(Ordering::Relaxed) {
+            self.awake.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -134,16 +154,14 @@ impl<T> Outgoing<T> {
         self.open.is_empty() && self.sealed.is_empty()
     }
 
-    fn seal(&mut self, spare: &mut Vec<Vec<T>>) {
-        let batch = if self.open.len() > 1 {
+    /// The batch that was being filled, if it has a letter.
+    fn close(&mut self, spare: &mut Vec<Vec<T>>) -> Option<Batch<T>> {
+        if self.open.len() > 1 {
             let fresh = spare.pop().unwrap_or_default();
-            Batch::Many(std::mem::replace(&mut self.open, fresh))
-        } else if let Some(letter) = self.open.pop() {
-            Batch::One(letter)
+            Some(Batch::Many(std::mem::replace(&mut self.open, fresh)))
         } else {
-            return;
-        };
-        self.sealed.push_back(batch);
+            self.open.pop().map(Batch::One)
+        }
     }
 }
 
@@ -186,7 +204,8 @@ impl<T> Post<T> {
         self.letters += 1;
         // A batch stays small enough to be handled in a turn.
         if outgoing.open.len() >= limits::MAIL_BATCH {
-            outgoing.seal(&mut self.spare);
+            let batch = outgoing.close(&mut self.spare);
+            outgoing.sealed.extend(batch);
             self.offer(to);
         }
     }
@@ -209,13 +228,27 @@ impl<T> Post<T> {
         }
         let mut touched = std::mem::take(&mut self.touched);
         touched.retain(|&to| {
+            self.offer(to);
             let outgoing = &mut self.waiting[to.index()];
             // While older mail waits the open batch goes on filling: batches stay few and large.
-            if outgoing.sealed.is_empty() {
-                outgoing.seal(&mut self.spare);
+            if !outgoing.sealed.is_empty() {
+                return true;
             }
-            self.offer(to);
-            !self.waiting[to.index()].is_empty()
+            let Some(batch) = outgoing.close(&mut self.spare) else {
+                return false;
+            };
+            let letters = batch.len();
+            match self.boxes[to.index()].push(batch) {
+                Ok(()) => {
+                    self.letters -= letters;
+                    self.posted += 1;
+                    false
+                }
+                Err(batch) => {
+                    outgoing.sealed.push_back(batch);
+                    true
+                }
+            }
         });
         self.touched = touched;
         !self.touched.is_empty()

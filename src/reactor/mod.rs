@@ -1,13 +1,13 @@
 //! A reactor: one thread that holds connections, drives a shard with what they say, and writes what it answers.
 //!
-//! It owns its fd table, poller, listeners, slots, wheel, outbox and shard, and shares nothing but mailboxes, hand-over pairs, seats and
-//! counters. It knows packets only by their first bytes: what they mean is the shard's business, and the shard never sees a socket.
+//! It owns its poller, listeners, slots, wheel, outbox and shard, its fd table too where one is too small for all, and shares nothing but
+//! mailboxes, hand-over pairs, seats and counters. It knows packets only by their first bytes: what they mean is the shard's business, and the shard never sees a socket.
 //!
 //! | file | its idea |
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
 //! | `accept`, `appetite`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
-//! | `serve` | from a socket to the shard |
+//! | `serve`, `hear` | from a socket to the shard; from several in a row |
 //! | `connections` | what a shard may do with them; closing; deadlines |
 //! | `outbox`, `output` | from the shard to the sockets |
 //! | `slots`, `token` | 64 bytes a connection; its name towards the poller |
@@ -17,6 +17,7 @@ pub mod accept;
 pub mod appetite;
 pub mod connections;
 pub mod handover;
+mod hear;
 pub mod mailbox;
 pub mod outbox;
 mod output;
@@ -41,7 +42,6 @@ use crate::clock::{Millis, Tick};
 use crate::ids::ReactorId;
 use crate::limits;
 use crate::logs::Logs;
-use crate::routing::mail::Mail;
 use crate::routing::{Kept, Shard, Shared};
 use crate::store::files::OpenError;
 use crate::sys;
@@ -49,7 +49,7 @@ use crate::sys::pass::{Receiver, Sender};
 use accept::{Listener, Pause};
 use appetite::Appetite;
 use connections::{Connections, Io};
-use handover::{ArrivalBuffer, Departures};
+use handover::{ArrivalBuffer, Departures, Letter};
 use mailbox::{Mailbox, Post};
 use seats::Seats;
 
@@ -70,11 +70,13 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Lines {
     /// Each reactor's mailbox.
-    pub boxes: Arc<[Mailbox<Mail>]>,
+    pub boxes: Arc<[Mailbox<Letter>]>,
     /// Each reactor's pair for handed-over connections: the ends that send.
     pub senders: Arc<[Sender]>,
     /// The ends that receive; each is kept by its reactor alone.
     pub receivers: Vec<Receiver>,
+    /// The reactors use one fd table, that of the thread that starts them.
+    pub common_table: bool,
     /// The zero of everybody's clock, by [`sys::clock::nanos`].
     pub epoch: u64,
     /// The same moment in Unix milliseconds, for what outlives the process.
@@ -84,7 +86,7 @@ pub struct Lines {
 
 impl Lines {
     /// Lines between so many reactors.
-    pub fn new(reactors: usize) -> io::Result<Self> {
+    pub fn new(reactors: usize, common_table: bool) -> io::Result<Self> {
         let mut boxes = Vec::with_capacity(reactors);
         let mut senders = Vec::with_capacity(reactors);
         let mut receivers = Vec::with_capacity(reactors);
@@ -101,6 +103,7 @@ impl Lines {
             boxes: boxes.into(),
             senders: senders.into(),
             receivers,
+            common_table,
             epoch: sys::clock::nanos(),
             unix_epoch: sys::clock::unix_millis(),
             order: AtomicU8::new(Order::Run as u8),
@@ -197,11 +200,13 @@ pub struct Reactor {
     arrivals_ready: bool,
     arrivals_appetite: Appetite,
     /// What is left of a batch of mail.
-    inbox: VecDeque<Mail>,
+    inbox: VecDeque<Letter>,
     shard: Shard,
     io: Io,
     /// The one buffer that sockets are read into.
     buffer: Vec<u8>,
+    /// What was read into it and is yet to be handled.
+    heard: Vec<hear::Heard>,
     /// Counts the turns.
     turns: u64,
     /// The moment of this turn.
@@ -231,7 +236,7 @@ struct Crowd {
 }
 
 impl Reactor {
-    /// Set up on the calling thread, which becomes the reactor's: it gets an fd table of its own and is pinned.
+    /// Set up on the calling thread, which becomes the reactor's: it gets an fd table of its own, if there is none in common, and is pinned.
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
         let Setup {
             me,
@@ -240,7 +245,9 @@ impl Reactor {
             seats,
             ..
         } = setup;
-        sys::table::make_own(&lines.kept_by(me)).map_err(SetupError::Table)?;
+        if !lines.common_table {
+            sys::table::make_own(&lines.kept_by(me)).map_err(SetupError::Table)?;
+        }
         if let Some(core) = setup.core {
             sys::affinity::pin(core).map_err(|error| SetupError::Pin(core, error))?;
         }
@@ -305,6 +312,7 @@ impl Reactor {
             arrivals_appetite: Appetite::default(),
             inbox: VecDeque::new(),
             buffer: vec![0; limits::READ_BUFFER],
+            heard: Vec::with_capacity(limits::HEARD_TOGETHER),
             turns: 0,
             now,
             ticked: now.tick(),

@@ -95,7 +95,10 @@ impl Connections {
             return;
         }
         let touched = self.outbox.take_touched();
-        for &conn in &touched {
+        for (at, &conn) in touched.iter().enumerate() {
+            if let Some(&next) = touched.get(at + 1) {
+                self.slots.expect(next);
+            }
             self.flush_one(conn);
         }
         self.outbox.clear(touched);

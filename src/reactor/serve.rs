@@ -14,7 +14,7 @@ use crate::wire::{Connect, frame};
 
 /// Why the packets of a read ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// What is left is no whole packet.
     Incomplete,
     /// What is left may be one.
@@ -40,7 +40,11 @@ impl Reactor {
         }
         // A connection that waits for its turn is served then; an event must not serve it twice.
         if (readable || ended) && !slot.flags.has(Flags::QUEUED) {
-            self.serve(conn);
+            if slot.state == State::Attached && slot.is_plainly_readable() && !self.is_spent() {
+                self.hear(conn);
+            } else {
+                self.serve(conn);
+            }
         }
     }
 
@@ -74,6 +78,7 @@ impl Reactor {
         let mut fresh: &[u8] = &[];
         // What was read before comes first, and nothing more is read until it is handled.
         if !slot.flags.has(Flags::UNHANDLED) && slot.flags.has(Flags::READABLE) {
+            self.shard.expect(session);
             match tcp::read(&slot.socket, &mut buffer) {
                 Reading::Bytes(n) => {
                     slot.flags.put(Flags::READABLE, n == buffer.len());
@@ -114,13 +119,22 @@ impl Reactor {
     }
 
     /// Give the shard the packets at the start of `bytes`; how many bytes they are, and why it ended.
-    fn packets(&mut self, conn: ConnId, session: SessionIdx, bytes: &[u8]) -> (usize, Stop) {
+    pub(super) fn packets(
+        &mut self,
+        conn: ConnId,
+        session: SessionIdx,
+        bytes: &[u8],
+    ) -> (usize, Stop) {
         let max = self.io.connections.mqtt().max_packet_size;
         let mut used = 0;
-        for _ in 0..limits::PACKETS_PER_TURN {
-            match frame::split(&bytes[used..], max) {
+        for at in 0..limits::PACKETS_PER_TURN {
+            let rest = &bytes[used..];
+            match frame::split(rest, max) {
                 Ok(None) => return (used, Stop::Incomplete),
                 Ok(Some(frame)) => {
+                    if at % limits::LOOK_AHEAD == 0 && frame.len < rest.len() {
+                        self.shard.expect_packets(rest, &self.io);
+                    }
                     used += frame.len;
                     if self.shard.packet(session, &frame, self.now, &mut self.io) == Verdict::Closed
                     {
@@ -147,7 +161,7 @@ impl Reactor {
     }
 
     /// Keep what is left, and see that the connection is served again if there may be more.
-    fn after_packets(&mut self, conn: ConnId, kept: Vec<u8>, stop: Stop) {
+    pub(super) fn after_packets(&mut self, conn: ConnId, kept: Vec<u8>, stop: Stop) {
         let Some(slot) = self.io.connections.slots.get_mut(conn) else {
             return;
         };
@@ -168,19 +182,6 @@ impl Reactor {
             // The end was seen before the read that drained the socket: nothing can follow.
             self.report_lost(conn, CloseCause::PeerGone);
         }
-    }
-
-    /// A connection that was handed over: a whole CONNECT, and what came with it, stands at the start of `bytes`.
-    pub(super) fn admit_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
-        let max = self.largest_connect();
-        let crate::routing::Greeting::Connect { connect, len } = crate::routing::greet(bytes, max)
-        else {
-            // It was one where it was accepted; the same bytes are one here.
-            debug_assert!(false, "a connection was handed over without its CONNECT");
-            self.io.connections.free(conn);
-            return;
-        };
-        self.admit(conn, &connect, &bytes[len..]);
     }
 
     /// The shard takes a client in, or not. `rest` came behind its CONNECT.

@@ -10,6 +10,7 @@ use super::outbox::Chain;
 use crate::clock::Tick;
 use crate::ids::{ConnId, SessionIdx};
 use crate::limits;
+use crate::sys::prefetch;
 use crate::wheel::{Link, Links};
 
 /// One connection.
@@ -188,6 +189,16 @@ impl Slot {
         }
     }
 
+    /// Whether nothing but what its socket has is to be handled.
+    pub fn is_plainly_readable(&self) -> bool {
+        let has_input = |pending: &Pending| !pending.input.is_empty();
+        self.flags.has(Flags::READABLE)
+            && !self
+                .flags
+                .any(Flags::PAUSED.and(Flags::UNHANDLED).and(Flags::BROKEN))
+            && !self.pending.as_deref().is_some_and(has_input)
+    }
+
     /// Whether packets may be queued for it.
     pub fn takes_output(&self) -> bool {
         matches!(self.state, State::Greeting | State::Attached) && !self.flags.has(Flags::BROKEN)
@@ -200,6 +211,7 @@ pub struct Slots {
     slab: Slab<Slot>,
     capacity: usize,
     generation: u32,
+    place: prefetch::List<Slot>,
 }
 
 impl Slots {
@@ -209,6 +221,7 @@ impl Slots {
             slab: Slab::with_capacity(capacity),
             capacity,
             generation: 0,
+            place: prefetch::List::default(),
         }
     }
 
@@ -230,10 +243,16 @@ impl Slots {
             state: State::Greeting,
             flags: Flags::default(),
         });
+        self.place = prefetch::List::with(&self.slab[slot], slot);
         Ok(ConnId {
             slot: slot as u32,
             generation: self.generation,
         })
+    }
+
+    /// A connection will be looked at.
+    pub fn expect(&self, conn: ConnId) {
+        self.place.element(conn.slot as usize);
     }
 
     /// The slot, unless the connection is gone.

@@ -14,11 +14,8 @@
 //! So what arrives is answered in the turn that reads it, with one system call, and nobody waits for more than a turn's bounds.
 
 use std::collections::VecDeque;
-use std::io;
-use std::time::Duration;
 
-use mio::Events;
-
+use super::handover::{Arrival, Letter};
 use super::mailbox::Batch;
 use super::slots::State;
 use super::token::{self, Source};
@@ -26,6 +23,7 @@ use super::{Order, Reactor};
 use crate::limits;
 use crate::routing::port::CloseCause;
 use crate::sys;
+use crate::sys::events::Events;
 
 /// A mailbox or a hand-over pair is full: try again so soon. Its owner works on it, and spinning would take the core from it.
 const RETRY_MILLIS: u64 = 1;
@@ -39,12 +37,15 @@ impl Reactor {
         loop {
             let timeout = self.timeout(work);
             let mailbox = &self.lines.boxes[self.me.index()];
-            let timeout = if timeout.is_zero() || mailbox.may_sleep() {
+            let timeout = if timeout == 0 || mailbox.may_sleep() {
                 timeout
             } else {
-                Duration::ZERO
+                0
             };
-            self.poll(&mut events, timeout);
+            // The descriptor is ours and the list of events too: nothing can be wrong with the call.
+            if let Err(error) = events.wait(&self.poll, timeout) {
+                panic!("reactor {}: the poller failed: {error}", self.me.0);
+            }
             self.lines.boxes[self.me.index()].stay_awake();
             let begin = sys::clock::nanos();
             self.now = self.lines.moment(begin);
@@ -65,7 +66,7 @@ impl Reactor {
             }
             let counters = self.io.connections.counters();
             counters.turns.add(1);
-            counters.wakeups.add(u64::from(!timeout.is_zero()));
+            counters.wakeups.add(u64::from(timeout > 0));
             // Only a turn that met one of its bounds can be a long one; the clock is not read for the others.
             if work.now {
                 self.longest_turn = self.longest_turn.max(sys::clock::nanos() - begin);
@@ -73,25 +74,17 @@ impl Reactor {
         }
     }
 
-    fn poll(&mut self, events: &mut Events, timeout: Duration) {
-        match self.poll.poll(events, Some(timeout)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-            // The descriptor is ours and the list of events too: nothing else can be wrong with the call.
-            Err(error) => panic!("reactor {}: the poller failed: {error}", self.me.0),
-        }
-    }
-
-    /// How long to sleep after a turn that left `work`.
-    fn timeout(&self, work: Work) -> Duration {
+    /// How many milliseconds to sleep after a turn that left `work`.
+    fn timeout(&self, work: Work) -> u64 {
         if work.now {
-            return Duration::ZERO;
+            return 0;
         }
         let tick = limits::TICK_MILLIS - self.now.0 % limits::TICK_MILLIS;
         let wait = if work.later { RETRY_MILLIS } else { tick };
-        let wait = Duration::from_millis(wait);
-        self.accept_resumes_in()
-            .map_or(wait, |resumes| resumes.min(wait))
+        self.accept_resumes_in().map_or(wait, |resumes| {
+            let millis = resumes.as_nanos().div_ceil(1_000_000) as u64;
+            millis.min(wait)
+        })
     }
 
     fn turn(&mut self, events: &Events) -> Work {
@@ -108,12 +101,19 @@ impl Reactor {
             .leftovers()
             .min(limits::LEFTOVERS_PER_TURN);
         self.shard.begin();
-        for event in events {
-            if let Source::Connection(conn) = token::source(event.token()) {
-                let ended = event.is_read_closed() || event.is_error();
+        let mut next = events.iter().skip(1);
+        for event in events.iter() {
+            if let Some(next) = next.next()
+                && let Source::Connection(conn) = token::source(next.token)
+            {
+                self.io.connections.slots.expect(conn);
+            }
+            if let Source::Connection(conn) = token::source(event.token) {
+                let ended = event.is_ended();
                 self.on_event(conn, event.is_readable(), ended, event.is_writable());
             }
         }
+        self.handle_heard();
         // Anew, so that neither of the two starves the other.
         self.shard.begin();
         for _ in 0..leftovers {
@@ -145,8 +145,8 @@ impl Reactor {
 
     /// What the events say about anything but connections.
     fn note_sources(&mut self, events: &Events) {
-        for event in events {
-            match token::source(event.token()) {
+        for event in events.iter() {
+            match token::source(event.token) {
                 Source::Listener(index) => {
                     if let Some(listener) = self.listeners.get_mut(index) {
                         listener.ready = true;
@@ -158,11 +158,15 @@ impl Reactor {
         }
     }
 
-    /// Mail from other shards. True: there is more than one turn takes.
+    /// Mail from other reactors. True: there is more than one turn takes.
     fn read_mail(&mut self) -> bool {
         self.shard.begin();
-        for _ in 0..limits::LETTERS_PER_TURN {
-            let Some(mail) = self.inbox.pop_front() else {
+        let mut arrived = 0;
+        for at in 1..=limits::LETTERS_PER_TURN {
+            if at % limits::LOOK_AHEAD == 0 {
+                self.expect_mail();
+            }
+            let Some(letter) = self.inbox.pop_front() else {
                 let Some(batch) = self.lines.boxes[self.me.index()].take() else {
                     return false;
                 };
@@ -171,16 +175,34 @@ impl Reactor {
                     Batch::Many(letters) => {
                         let emptied = std::mem::replace(&mut self.inbox, VecDeque::from(letters));
                         self.io.post.reuse(Vec::from(emptied));
+                        self.expect_mail();
                     }
                 }
                 continue;
             };
-            self.shard.mail(mail, self.now, &mut self.io);
-            if self.shard.is_spent() {
+            match letter {
+                Letter::Mail(mail) => self.shard.mail(mail, self.now, &mut self.io),
+                Letter::Arrival(Arrival { socket, bytes }) => {
+                    self.arrived(socket, &bytes);
+                    arrived += 1;
+                }
+            }
+            if self.shard.is_spent() || arrived >= limits::ARRIVALS_PER_TURN {
                 break;
             }
         }
         true
+    }
+
+    /// The letters that are there already, and more than one, will be handled.
+    fn expect_mail(&self) {
+        if self.inbox.len() > 1 {
+            let mail = self.inbox.iter().filter_map(|letter| match letter {
+                Letter::Mail(mail) => Some(mail),
+                Letter::Arrival(_) => None,
+            });
+            self.shard.expect_mail(mail, &self.io);
+        }
     }
 
     /// Timers, if a tick has begun since. True: there are more than one turn handles.

@@ -144,7 +144,7 @@ impl Shard {
         }
         let text = self.ids.insert(client_id.as_bytes());
         let serial = self.next_serial();
-        let at = self.sessions.0.insert(Session::new(text, serial));
+        let at = self.sessions.insert(Session::new(text, serial));
         let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.insert(hash, at as u32, |at| {

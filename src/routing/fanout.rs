@@ -103,7 +103,7 @@ impl Fanouts {
 
 impl Shard {
     /// Delivers to the shard's own subscribers, and settles.
-    pub(super) fn fan_out(&mut self, message: Arc<Message>, now: Millis, port: &mut impl Port) {
+    pub(super) fn fan_out(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
         let mut matched = std::mem::take(&mut self.scratch.matched);
         self.index
             .matching(message.hash, message.topic(), &mut matched);
@@ -114,10 +114,9 @@ impl Shard {
         {
             // A topic of one phone, as most are.
             self.delivered += 1;
-            self.serve(&message, &[entry], self.serial, &matched, now, port);
+            self.serve(message, &[entry], self.serial, &matched, now, port);
             self.scratch.matched = matched;
-            self.settle(&message, port);
-            self.retire(message);
+            self.settle(message, port);
             return;
         }
         let total: usize = matched
@@ -128,13 +127,13 @@ impl Shard {
         self.delivered += matched.len();
         let waits = self.fanouts.has_lane(message.hash);
         if total > 0 && (waits || total > self.slices.fanout || self.is_spent()) {
-            if message.qos == Qos::AtMostOnce && !self.fanouts.has_room(&message, total) {
+            if message.qos == Qos::AtMostOnce && !self.fanouts.has_room(message, total) {
                 self.counters().dropped_fanout.add(total as u64);
             } else {
                 let mut entries = Vec::with_capacity(total);
                 self.index.snapshot(&matched, &mut entries);
                 self.fanouts.push(Job {
-                    message,
+                    message: Arc::clone(message),
                     entries,
                     at: 0,
                     serial: self.serial,
@@ -144,10 +143,10 @@ impl Shard {
         } else {
             let mut entries = std::mem::take(&mut self.scratch.entries);
             self.index.snapshot(&matched, &mut entries);
-            self.serve(&message, &entries, self.serial, &matched, now, port);
+            self.serve(message, &entries, self.serial, &matched, now, port);
             self.end_sharing();
             self.scratch.entries = entries;
-            self.settle(&message, port);
+            self.settle(message, port);
         }
         self.scratch.matched = matched;
     }
@@ -205,6 +204,9 @@ impl Shard {
             let Some(session) = self.sessions.0.get(idx.index()) else {
                 continue;
             };
+            if let Some(conn) = session.conn() {
+                port.expect(conn);
+            }
             let came_later = serial.wrapping_sub(session.serial.get()) > u32::MAX / 2;
             let options = entry.options();
             let own = options.no_local && message.is_from(self.me, idx, session.serial.get());

@@ -13,6 +13,7 @@
 //! | `port`, `mail` | what goes out: to its reactor, and to other shards |
 //! | `greet` | a first packet, before its home is known |
 //! | `connect`, `depart` | sessions begin, are taken over, wait, end; wills |
+//! | `ahead` | memory that is asked for early |
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
 //! | `keep`, `stored`, `waits`, `restore` | durable sessions: their records; their queues; what waits for the disk; after a restart |
@@ -20,6 +21,7 @@
 //! | `system`, `census` | `$SYS`; what a shard holds |
 
 mod acks;
+mod ahead;
 mod census;
 mod connect;
 mod deliver;
@@ -53,8 +55,8 @@ use crate::counters::{AllCounters, Counters};
 use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::Session;
-use crate::session::message::Message;
 use crate::store::Store;
+use crate::sys::prefetch;
 use crate::topic::arena::Arena;
 use crate::topic::table::Table;
 use crate::topic::{Entry, FilterId, GroupKey, Index, Marks, Masks, Own, Routes, TopicHasher};
@@ -169,9 +171,26 @@ impl From<WireError> for Fault {
     }
 }
 
-/// The sessions of a shard.
+/// The sessions of a shard, and where they are.
 #[derive(Debug)]
-struct Sessions(Slab<Session>);
+struct Sessions(Slab<Session>, prefetch::List<Session>);
+
+impl Sessions {
+    fn with_capacity(capacity: usize) -> Self {
+        Self(Slab::with_capacity(capacity), prefetch::List::default())
+    }
+
+    fn insert(&mut self, session: Session) -> usize {
+        let at = self.0.insert(session);
+        self.1 = prefetch::List::with(&self.0[at], at);
+        at
+    }
+
+    /// A session will be looked at.
+    fn expect(&self, idx: SessionIdx) {
+        self.1.element(idx.index());
+    }
+}
 
 /// When a session without a connection is looked at again. Apart from the sessions, for those with a connection have none.
 #[derive(Debug)]
@@ -242,8 +261,7 @@ pub struct Shard {
     slices: Slices,
     /// Deliveries since [`Shard::begin`], and filters and groups found for them.
     delivered: usize,
-    /// QoS 0 messages that nobody has any more, to be made into others.
-    spares: Vec<Arc<Message>>,
+    spares: publish::Spares,
     scratch: Scratch,
 }
 
@@ -292,7 +310,7 @@ impl Shard {
         let hasher = shared.hasher.clone();
         Self {
             me,
-            sessions: Sessions(Slab::with_capacity(capacity)),
+            sessions: Sessions::with_capacity(capacity),
             ids: Arena::default(),
             by_id: Table::default(),
             serial: 0,
@@ -318,7 +336,7 @@ impl Shard {
             random: seed,
             slices: Slices::default(),
             delivered: 0,
-            spares: Vec::new(),
+            spares: publish::Spares::default(),
             scratch: Scratch::default(),
             shared,
         }
@@ -459,14 +477,14 @@ impl Shard {
     /// that stays keeps a whole page of the allocator, full of what has gone, from going back.
     pub fn give_back(&mut self) {
         self.scratch = Scratch::default();
-        self.spares = Vec::new();
+        self.spares = publish::Spares::default();
         self.fanouts.give_back();
         self.asking.shrink_to_fit();
         self.doomed.shrink_to_fit();
         self.watches.shrink_to_fit();
         self.spreading.shrink_to_fit();
         if self.sessions.0.is_empty() {
-            self.sessions.0 = Slab::with_capacity(self.sessions.0.capacity());
+            self.sessions = Sessions::with_capacity(self.sessions.0.capacity());
             self.subacks.shrink_to_fit();
             self.ids = Arena::default();
             self.index.give_back();

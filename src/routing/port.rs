@@ -38,6 +38,9 @@ pub trait Port {
     /// Never refused: past a hard bound the reactor closes the connection and reports it through `Shard::lost`, later.
     fn send(&mut self, conn: ConnId, packet: &[u8]);
 
+    /// Something will soon be sent to the connection, or asked about it: a hint.
+    fn expect(&self, _conn: ConnId) {}
+
     /// False while the connection's unwritten bytes are at their limit, or the connection is gone.
     fn has_room(&self, conn: ConnId) -> bool;
 

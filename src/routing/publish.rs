@@ -1,6 +1,7 @@
 //! PUBLISH: from a client to every shard with interest (MQTT 5 section 3.3).
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::limits::{SPARE_MESSAGE_BYTES, SPARE_MESSAGES};
 use crate::session::durable::Note;
 use crate::session::message::{Message, Outcome, Publisher, Receipt};
 use crate::topic::filter::has_wildcard;
-use crate::topic::{ReactorSet, validate_name};
+use crate::topic::{ReactorSet, TopicHash, validate_name};
 use crate::wire::{Forward, PacketId, Publish, Qos, ReasonCode};
 
 /// `$inbox/{client id}/{rest}` reaches that client, whatever it subscribes to.
@@ -32,6 +33,39 @@ pub(super) fn inbox_of(topic: &str) -> Option<&str> {
 /// Topics that a client may not publish to: the server's own (section 4.7.2), but for inboxes.
 pub(super) fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$') && !topic.starts_with(INBOX)
+}
+
+/// Messages that have left and were small, to be made into others. Whoever has one still only lets go of it, so that no memory is given from one
+/// thread to another.
+#[derive(Debug, Default)]
+pub(super) struct Spares {
+    /// Nobody else has these; the last one is the warmest.
+    free: Vec<Arc<Message>>,
+    /// Others may have these still, the first one least likely.
+    lent: VecDeque<Arc<Message>>,
+}
+
+impl Spares {
+    /// One that nobody else has.
+    fn take(&mut self) -> Option<Arc<Message>> {
+        self.free.pop().or_else(|| {
+            let first = self.lent.front_mut()?;
+            Arc::get_mut(first)?;
+            self.lent.pop_front()
+        })
+    }
+
+    fn put(&mut self, mut message: Arc<Message>) {
+        let is_free = Arc::get_mut(&mut message).is_some();
+        if is_free && self.free.len() < SPARE_MESSAGES {
+            self.free.push(message);
+        } else if !is_free {
+            if self.lent.len() >= SPARE_MESSAGES {
+                self.lent.pop_front();
+            }
+            self.lent.push_back(message);
+        }
+    }
 }
 
 /// A response topic is a topic name (section 3.3.2.3.5).
@@ -57,11 +91,18 @@ impl Shard {
         }
         check_response_topic(&publish.properties.forward)?;
         let topic = self.resolve_alias(idx, publish)?;
+        let hash = self.shared.hasher.hash(&topic);
+        let is_ours = self.own.has(hash);
+        if is_ours {
+            self.index.expect(hash);
+        }
         validate_name(&topic, self.mqtt().max_topic_levels)
             .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
+        let likely = is_ours.then(|| self.index.expect_likely(hash)).flatten();
         let Some(id) = publish.packet_id else {
             if !is_reserved(&topic) {
-                let message = self.passing_message(idx, publish, &topic, now);
+                let message = self.message(idx, publish, &topic, hash, None, now);
+                self.expect_subscriber(likely);
                 self.route(&message, now, port);
                 self.retire(message);
             }
@@ -85,7 +126,8 @@ impl Shard {
             return Ok(());
         }
         let receipt = self.receipt();
-        let mut message = self.message(idx, publish, &topic, Some(receipt), now);
+        let mut message = self.message(idx, publish, &topic, hash, Some(receipt), now);
+        self.expect_subscriber(likely);
         if publish.qos == Qos::ExactlyOnce
             && self.sessions[idx].is_durable()
             && !self.name_message(idx, id, publish.dup, &mut message)
@@ -96,7 +138,9 @@ impl Shard {
             self.pause_if_owed(idx, now, port);
             return Ok(());
         }
-        self.take(idx, id, receipt, &Arc::new(message), now, port)
+        self.take(idx, id, receipt, &message, now, port)?;
+        self.retire(message);
+        Ok(())
     }
 
     /// Records that a QoS 2 message of a durable session was taken, before anybody gets it. If the server dies before it has said that it has the
@@ -106,8 +150,9 @@ impl Shard {
         idx: SessionIdx,
         id: PacketId,
         dup: bool,
-        message: &mut Message,
+        message: &mut Arc<Message>,
     ) -> bool {
+        let message = Arc::get_mut(message).expect("nobody else has it yet");
         let known = self.sessions[idx]
             .flow
             .as_mut()
@@ -175,40 +220,25 @@ impl Shard {
         Receipt(self.receipts)
     }
 
+    /// What is kept of a PUBLISH: made from a message that has passed, if there is one. A retained one stays, and is made anew.
     fn message(
-        &self,
-        idx: SessionIdx,
-        publish: &Publish<'_>,
-        topic: &str,
-        receipt: Option<Receipt>,
-        now: Millis,
-    ) -> Message {
-        let hash = self.shared.hasher.hash(topic);
-        Message::from_publish(publish, topic, hash, self.publisher(idx, receipt), now)
-    }
-
-    /// A QoS 0 message, which is seldom kept: made from one that has passed, if there is one.
-    fn passing_message(
         &mut self,
         idx: SessionIdx,
         publish: &Publish<'_>,
         topic: &str,
+        hash: TopicHash,
+        receipt: Option<Receipt>,
         now: Millis,
     ) -> Arc<Message> {
-        let spare = if publish.retain {
-            None
-        } else {
-            self.spares.pop()
-        };
-        let Some(mut message) = spare else {
-            return Arc::new(self.message(idx, publish, topic, None, now));
-        };
-        let hash = self.shared.hasher.hash(topic);
-        let publisher = self.publisher(idx, None);
-        Arc::get_mut(&mut message)
-            .expect("a spare message is nobody else's")
-            .refill(publish, topic, hash, publisher, now);
-        message
+        let publisher = self.publisher(idx, receipt);
+        if !publish.retain
+            && let Some(mut spare) = self.spares.take()
+            && let Some(message) = Arc::get_mut(&mut spare)
+        {
+            message.refill(publish, topic, hash, publisher, now);
+            return spare;
+        }
+        Arc::new(Message::from_publish(publish, topic, hash, publisher, now))
     }
 
     fn publisher(&self, idx: SessionIdx, receipt: Option<Receipt>) -> Publisher {
@@ -219,14 +249,10 @@ impl Shard {
         }
     }
 
-    /// A message has been delivered here. If nobody else has it, it is kept to be made into another one.
-    pub(super) fn retire(&mut self, mut message: Arc<Message>) {
-        if message.qos == Qos::AtMostOnce
-            && self.spares.len() < SPARE_MESSAGES
-            && message.capacity() <= SPARE_MESSAGE_BYTES
-            && Arc::get_mut(&mut message).is_some()
-        {
-            self.spares.push(message);
+    /// A message has left: it is kept to be made into another one.
+    fn retire(&mut self, message: Arc<Message>) {
+        if !message.retain && message.capacity() <= SPARE_MESSAGE_BYTES {
+            self.spares.put(message);
         }
     }
 
@@ -307,7 +333,7 @@ impl Shard {
         for reactor in to.iter() {
             if reactor == self.me {
                 message.expect();
-                self.fan_out(Arc::clone(message), now, port);
+                self.fan_out(message, now, port);
             } else {
                 self.hand(reactor, message, Mail::Publish, port);
             }
@@ -345,7 +371,9 @@ impl Shard {
     /// Delivers to the client whose inbox the topic names, and settles.
     pub(super) fn inbox(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
         if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id))
-            && !(message.qos == Qos::AtMostOnce && self.keep.disk && self.has_no_connack(idx))
+            // One that does not know yet that it is connected is not, but for what is stored.
+            && (!self.has_no_connack(idx)
+                || self.sessions[idx].is_durable() && message.qos != Qos::AtMostOnce)
         {
             message.mark_matched();
             self.offer(

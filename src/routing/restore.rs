@@ -211,7 +211,8 @@ impl Shard {
         Some(session)
     }
 
-    /// The cursors of a queue. Where it is not known what was sent, as much as could be in flight may have been.
+    /// The cursors of a queue. Where it is not known what was sent, as much as could be in flight may have been; or all of it, where the power may
+    /// have taken that some of it was acknowledged.
     fn restore_queue(&mut self, idx: SessionIdx, unsent: Option<u32>) {
         let window = usize::from(self.mqtt().max_inflight);
         let Some(queue) = self.keep.store.queue_mut(idx) else {
@@ -223,6 +224,7 @@ impl Shard {
         queue.sent_before = match unsent {
             Some(seq) if within(seq) => seq,
             Some(_) => head,
+            None if self.keep.disk => tail,
             None => {
                 let (mut seq, mut flying) = (head, 0);
                 while seq != tail && flying < window {

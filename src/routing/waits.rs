@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use super::Shard;
 use super::mail::Known;
 use super::port::Port;
@@ -35,7 +37,11 @@ pub(super) enum Wait {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Waits(VecDeque<(Position, Wait)>);
+pub(super) struct Waits {
+    queue: VecDeque<(Position, Wait)>,
+    /// Sessions whose CONNACK waits.
+    greeted: HashSet<SessionId>,
+}
 
 impl Shard {
     /// A message is settled when the disk has it.
@@ -46,7 +52,10 @@ impl Shard {
     /// Until what is recorded now is synced.
     pub(super) fn await_sync(&mut self, wait: Wait) {
         let end = self.keep.store.end();
-        self.keep.waits.0.push_back((end, wait));
+        if let Wait::Connack(session, ..) = &wait {
+            self.keep.waits.greeted.insert(*session);
+        }
+        self.keep.waits.queue.push_back((end, wait));
         self.keep.store.want_sync();
     }
 
@@ -57,7 +66,7 @@ impl Shard {
 
     /// True if the client may not know that it is connected.
     pub(super) fn has_no_connack(&self, idx: SessionIdx) -> bool {
-        self.sessions[idx].flags.has(Flags::SUBSCRIBING)
+        self.keep.disk && self.keep.waits.greeted.contains(&self.id_of(idx))
     }
 
     /// Sends a packet to a durable client that says that something is recorded.
@@ -80,7 +89,7 @@ impl Shard {
     pub(super) fn has_synced(&self) -> bool {
         self.keep
             .waits
-            .0
+            .queue
             .front()
             .is_some_and(|(at, _)| *at <= self.keep.store.synced())
     }
@@ -91,7 +100,7 @@ impl Shard {
             if !self.has_synced() {
                 return false;
             }
-            let Some((_, wait)) = self.keep.waits.0.pop_front() else {
+            let Some((_, wait)) = self.keep.waits.queue.pop_front() else {
                 return false;
             };
             match wait {
@@ -100,6 +109,7 @@ impl Shard {
                     self.settled_now(session, receipt, outcome, port);
                 }
                 Wait::Connack(session, conn, packet) => {
+                    self.keep.waits.greeted.remove(&session);
                     if let Some(idx) = self.live(session)
                         && self.sessions[idx].conn() == Some(conn)
                     {

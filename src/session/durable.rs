@@ -484,6 +484,21 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// What a note is about, in a word, for who looks at a log.
+pub fn note_word(note: &[u8]) -> Option<&'static str> {
+    Some(match (note.first()?, note.get(1)?) {
+        (&VERSION, &ONLINE) => "online",
+        (&VERSION, &OFFLINE) => "offline",
+        (&VERSION, &WILL_PUBLISHED) => "will published",
+        (&VERSION, &TOOK) => "took",
+        (&VERSION, &HELD) => "held",
+        (&VERSION, &FREED) => "freed",
+        (&VERSION, &SUBSCRIBED) => "subscribed",
+        (&VERSION, &UNSUBSCRIBED) => "unsubscribed",
+        _ => return None,
+    })
+}
+
 /// Reads the core of a session from its state and the notes behind it.
 pub fn read_core<'a>(state: &'a [u8], notes: &[&'a [u8]]) -> Read<Core<'a>> {
     let mut core = state_core(&mut Reader(state))?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionId, SessionIdx};
+use crate::sys::prefetch;
 use crate::topic::TopicHash;
 use crate::wire::{self, Forward, Publish, Qos};
 
@@ -108,6 +109,8 @@ impl Message {
         self.hash = hash;
         self.waiting = AtomicU32::new(1);
         self.outcome = AtomicU8::new(0);
+        self.token = None;
+        self.doubtful = false;
         self.describe(publish, publisher, now);
     }
 
@@ -176,6 +179,16 @@ impl Message {
     /// The topic name.
     pub fn topic(&self) -> &str {
         &self.topic
+    }
+
+    /// Topic and payload will be looked at.
+    pub fn expect_text(&self) {
+        if let Some(first) = self.topic.as_bytes().first() {
+            prefetch::read(first);
+        }
+        if let Some(first) = self.body.first() {
+            prefetch::read(first);
+        }
     }
 
     /// Properties that go to the receiver as they came, encoded.

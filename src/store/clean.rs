@@ -12,8 +12,10 @@ use crate::ids::{SessionId, SessionIdx};
 use crate::limits::{CLEAN_PER_BYTE, CLEAN_SLACK};
 
 /// How far it is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cleaner {
+    /// Dead bytes that nobody minds.
+    slack: u64,
     /// Where it goes on in the oldest segment.
     at: Option<Position>,
     /// Something in that segment could not be read.
@@ -27,6 +29,21 @@ pub(super) struct Cleaner {
     /// Payloads that are made here.
     pub(super) scratch: Vec<u8>,
     fan: Vec<FanEntry>,
+}
+
+impl Default for Cleaner {
+    fn default() -> Self {
+        Self {
+            slack: CLEAN_SLACK,
+            at: None,
+            is_damaged: false,
+            pass_end: Position(0),
+            floor: 0,
+            grown: 0,
+            scratch: Vec::new(),
+            fan: Vec::new(),
+        }
+    }
 }
 
 impl Cleaner {
@@ -101,10 +118,15 @@ impl Store {
         }
     }
 
+    /// So many dead bytes are left alone, beside as much as lives: for simulations, whose logs are small.
+    pub fn set_slack(&mut self, bytes: u64) {
+        self.cleaner.slack = bytes;
+    }
+
     /// Whether a good part of the log is dead, and a pass over it can be expected to find it.
     fn is_worth_cleaning(&mut self, oldest: Position) -> bool {
         let size = self.log.size();
-        if size <= 2 * self.live + CLEAN_SLACK {
+        if size <= 2 * self.live + self.cleaner.slack {
             self.cleaner.pass_end = Position(0);
             return false;
         }

@@ -258,6 +258,7 @@ fn a_full_disk_refuses_and_heals() {
 #[test]
 fn a_failed_sync_is_never_taken_back() {
     let scratch = Scratch::new("failed");
+    let other = Scratch::new("failed-other");
     let faults = Faults::default();
     let syncer = Syncer::with_disk(faults.clone(), Duration::ZERO).unwrap();
     let mut log = open(&scratch, &syncer);
@@ -275,7 +276,6 @@ fn a_failed_sync_is_never_taken_back() {
     }
     log.want_sync();
     // Another log's sync goes through the same thread, so that this one's would have been tried.
-    let other = Scratch::new("failed-other");
     let mut healthy = open(&other, &syncer);
     put(&mut healthy, 0);
     sync(&mut healthy);

@@ -16,10 +16,13 @@ const _: () = assert!(SESSION_BITS <= TAG_SHIFT);
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FanEntry {
-    pub(super) session: SessionId,
-    pub(super) seq: u32,
-    pub(super) tag: u8,
+pub struct FanEntry {
+    /// Whose queue.
+    pub session: SessionId,
+    /// Its number there.
+    pub seq: u32,
+    /// As in [`super::Store::append_shared`].
+    pub tag: u8,
 }
 
 impl FanEntry {
@@ -47,14 +50,14 @@ impl FanEntry {
 }
 
 /// The body's id, and the entries, of a payload; none: it is too short to be one.
-pub(super) fn decode(payload: &[u8]) -> Option<(u64, impl Iterator<Item = FanEntry>)> {
+pub fn decode(payload: &[u8]) -> Option<(u64, impl Iterator<Item = FanEntry>)> {
     let (id, entries) = id_and_rest(payload)?;
     let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
     Some((id, entries.iter().map(FanEntry::decode)))
 }
 
 /// The id of a body that stands before something else.
-pub(super) fn id_and_rest(payload: &[u8]) -> Option<(u64, &[u8])> {
+pub fn id_and_rest(payload: &[u8]) -> Option<(u64, &[u8])> {
     let (id, rest) = payload.split_first_chunk()?;
     Some((u64::from_le_bytes(*id), rest))
 }

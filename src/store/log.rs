@@ -124,6 +124,8 @@ pub struct Log {
     active: Option<Chunk>,
     /// The base of the next segment.
     base: u64,
+    /// Segments that were given up: their bases, and what must be synced before nobody needs them after a power loss.
+    going: VecDeque<(u64, u64)>,
     medium: Medium,
 }
 
@@ -149,6 +151,7 @@ impl Log {
             sealed: VecDeque::new(),
             active: None,
             base: 0,
+            going: VecDeque::new(),
             medium: Medium::Heap(Heap::new(limit)),
         }
     }
@@ -201,6 +204,7 @@ impl Log {
             sealed: chunks,
             active: None,
             base: chain.next,
+            going: VecDeque::new(),
         };
         // What the last process left to the kernel.
         log.want_sync();
@@ -228,6 +232,7 @@ impl Log {
                 sealed: chain.chunks.into(),
                 active: None,
                 base: chain.next,
+                going: VecDeque::new(),
                 medium: Medium::None,
             },
             damage: chain.damage,
@@ -294,7 +299,8 @@ impl Log {
         if self.failed() {
             return Some(Refused::Failed);
         }
-        let needed = usize::from(urgency == Urgency::Message);
+        // The first record begins the first segment.
+        let needed = usize::from(self.active.is_none()) + usize::from(urgency == Urgency::Message);
         (self.spares() < needed).then_some(Refused::Full)
     }
 
@@ -355,7 +361,7 @@ impl Log {
             key: self.key,
             base: self.base,
             size: segment.len() as u64,
-            oldest: self.sealed.front().map_or(self.base, |chunk| chunk.base),
+            oldest: self.oldest_needed(),
         };
         self.base += head.size;
         self.active = Some(Chunk::begin(segment, number, name, &head));
@@ -417,12 +423,27 @@ impl Log {
         let Some(chunk) = self.sealed.pop_front() else {
             return;
         };
+        self.going.push_back((chunk.base, end));
         match &mut self.medium {
             Medium::Heap(heap) => heap.remove(chunk, end),
             Medium::Disk(line) => line.remove(chunk, end),
             Medium::None => {}
         }
         self.want_sync();
+    }
+
+    /// The base of the oldest segment that a start after a power loss needs: one that was given up counts until what was moved out of it is on disk.
+    fn oldest_needed(&mut self) -> u64 {
+        let synced = self.synced().0;
+        while self
+            .going
+            .front()
+            .is_some_and(|(_, after)| *after <= synced)
+        {
+            self.going.pop_front();
+        }
+        let oldest = self.sealed.front().map_or(self.base, |chunk| chunk.base);
+        self.going.front().map_or(oldest, |(base, _)| *base)
     }
 
     /// Where the next record goes, or would if it fits.

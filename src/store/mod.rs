@@ -20,7 +20,7 @@ mod clean;
 pub mod damage;
 pub mod disk;
 mod entry;
-mod fan;
+pub mod fan;
 pub mod files;
 pub mod format;
 pub mod heap;
@@ -476,5 +476,19 @@ fn header(kind: Kind, session: SessionId, seq: u32) -> Header {
 }
 
 #[cfg(test)]
+#[path = "fixture_tests.rs"]
+mod fixture;
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod model;
+
+#[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod disk_tests;
+
+#[cfg(test)]
+mod figures;

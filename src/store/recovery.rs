@@ -196,13 +196,19 @@ impl Scan<'_> {
         }
         let slot = self.sessions.slot_mut(SessionIdx(idx));
         if !is_vacant(*slot) && slot.serial != serial {
-            if !is_newer(serial, slot.serial) {
+            let queue = slot.queue;
+            if is_newer(serial, slot.serial) {
+                // The older one is over: all of its records stand before this one.
+                if queue != NO_QUEUE {
+                    self.queues.remove(queue);
+                }
+            } else if slot.state.is_none() {
+                // The newer one's state is lost, so this one was not over; or it was moved and is yet to come.
+                let queue = self.queues.remove(queue);
+                self.strangers.insert((idx, slot.serial), queue);
+            } else {
                 self.orphans += 1;
                 return;
-            }
-            // The older one is over: all of its records stand before this one.
-            if slot.queue != NO_QUEUE {
-                self.queues.remove(slot.queue);
             }
             *slot = Slot::EMPTY;
         }

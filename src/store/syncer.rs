@@ -5,7 +5,7 @@
 //! is asked on every turn.
 //!
 //! ```text
-//!   preparer: create, allocate, map, populate ──► spares ──► reactor begins one ──► begun ──► syncer: fdatasync up to `end` ──► synced, wake
+//!   preparer: create, allocate, map ──► spares ──► reactor begins one ──► begun ──► syncer: fdatasync up to `end` ──► synced, wake
 //!                                                            reactor gives one up ──► leaving ──► syncer: unlink, once all is synced
 //! ```
 //!
@@ -416,15 +416,10 @@ impl Inner {
     /// Prepares what is missing; false: it could not.
     fn prepare_for(&self, line: &Line) -> bool {
         let boost = lock(&line.pace).boost(line.begun.load(Ordering::Relaxed));
-        let target = if boost > 1 {
-            limits::SPARES_BUSY
-        } else {
-            limits::SPARES
-        };
         loop {
             let demand = line.demand.load(Ordering::Relaxed);
             let ready = line.ready.load(Ordering::Relaxed);
-            if line.failed.load(Ordering::Relaxed) || (ready >= target && demand == 0) {
+            if line.failed.load(Ordering::Relaxed) || (ready >= limits::SPARES && demand == 0) {
                 return true;
             }
             let size = line.size.load(Ordering::Relaxed);
@@ -434,7 +429,10 @@ impl Inner {
             let path = line.path(number);
             let made = self.disk.create(&path, size as u64).and_then(|file| {
                 let segment = Segment::map(&file).and_then(|segment| {
-                    segment.populate()?;
+                    // Where it pays: pages that are ready count as this process's memory.
+                    if boost > 1 {
+                        segment.populate()?;
+                    }
                     self.disk.sync_directory(&line.directory)?;
                     Ok(segment)
                 });

@@ -274,6 +274,13 @@ pub fn open_files_for(connections: u64, reactors: usize) -> u64 {
     seats_each(connections, reactors) + limits::reserved_files(reactors)
 }
 
+/// The limit of open files with which one table holds `connections` of `reactors`, which listen on so many addresses, beside what is `open`.
+pub fn open_files_for_all(connections: u64, reactors: usize, listeners: usize, open: u64) -> u64 {
+    // A poller, its double, and the listeners.
+    let each = 2 + listeners as u64;
+    open + connections + limits::reserved_files(reactors) + each * reactors as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

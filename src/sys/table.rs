@@ -1,4 +1,4 @@
-//! A thread's own file-descriptor table.
+//! A thread's own file-descriptor table, and how full one is.
 //!
 //! Accepting and closing then contend on no lock with other threads, and the limit of open files holds for each thread alone. The price:
 //! a descriptor that is opened later exists in one table only, and one that was open before exists in every copy until each has closed it.
@@ -30,6 +30,12 @@ pub fn make_own(keep: &[RawFd]) -> io::Result<()> {
         first = first.max(fd + 1);
     }
     close_range(first, u32::MAX)
+}
+
+/// How many descriptors are open in the calling thread's table.
+pub fn open_files() -> io::Result<u64> {
+    // The one that lists them is listed.
+    Ok(std::fs::read_dir("/proc/thread-self/fd")?.count() as u64 - 1)
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {

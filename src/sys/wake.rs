@@ -3,7 +3,7 @@
 //! The poller watches it edge-triggered, so every [`Wake::wake`] is one event and nobody ever reads the count.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
@@ -23,8 +23,7 @@ impl Wake {
 
     /// Make the poller that watches it return.
     pub fn wake(&self) -> io::Result<()> {
-        let one = 1_u64.to_ne_bytes();
-        match (&self.0).write(&one) {
+        match self.add_one() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // The count is full, after 2^64 - 2 wake-ups or by a stranger. Reading makes room.
                 let mut count = [0; 8];
@@ -32,10 +31,18 @@ impl Wake {
                     Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                     _ => {}
                 }
-                (&self.0).write(&one).map(|_| ())
+                self.add_one()
             }
-            result => result.map(|_| ()),
+            result => result,
         }
+    }
+
+    /// The system call is made directly, as in [`super::socket`].
+    fn add_one(&self) -> io::Result<()> {
+        let one = 1_u64;
+        // SAFETY: the descriptor is ours, so it is open; the kernel only reads the eight bytes of `one`.
+        let n = unsafe { libc::syscall(libc::SYS_write, self.0.as_raw_fd(), &raw const one, 8) };
+        check(n as libc::c_int).map(|_| ())
     }
 }
 

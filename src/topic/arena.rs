@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::{ARENA_CHUNK_BYTES, CLIENT_ID_BYTES, MAX_TOPIC_BYTES};
+use crate::sys::prefetch;
 use crate::sys::text::plain;
 
 /// Blocks are counted and addressed in units of this many bytes, so that 32 bits reach 32 GB.
@@ -107,6 +108,11 @@ impl<const HEAD: usize> Arena<HEAD> {
         let bytes = &self.chunk(at.0).bytes[offset(at.0)..];
         let len = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
         &bytes[2 + HEAD..2 + HEAD + len]
+    }
+
+    /// A string will be looked at.
+    pub fn expect(&self, at: StrRef) {
+        prefetch::read(&self.chunk(at.0).bytes[offset(at.0)]);
     }
 
     /// The head of a string.

@@ -170,6 +170,18 @@ impl Index {
             .chain(many.into_iter().flat_map(List::pieces).flatten().copied())
     }
 
+    /// The filters that match a topic of this hash will be asked for.
+    pub fn expect(&self, hash: TopicHash) {
+        self.table.expect(hash);
+    }
+
+    /// The same, a little later: the filter that it will most likely be, whose subscribers will be asked for.
+    pub fn expect_likely(&self, hash: TopicHash) -> Option<FilterId> {
+        let number = self.table.likely(hash)?;
+        self.filters.expect(StrRef(number));
+        Some(FilterId(number))
+    }
+
     /// The one subscriber of a filter that has no other.
     pub fn only_subscriber(&self, filter: FilterId) -> Option<Entry> {
         match self.who(filter) {

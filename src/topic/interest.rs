@@ -201,6 +201,12 @@ impl Own {
         }
     }
 
+    /// Whether a topic of this hash may have an entry.
+    pub fn has(&self, hash: TopicHash) -> bool {
+        let (word, bit) = self.masks.bit(self.masks.row(hash), self.me);
+        word.load(Ordering::Relaxed) & bit != 0
+    }
+
     /// Takes an entry away that was added.
     pub fn remove(&mut self, hash: TopicHash) {
         let row = self.masks.row(hash);

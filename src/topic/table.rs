@@ -8,6 +8,7 @@ use super::hash::TopicHash;
 use crate::limits::{
     TABLE_LINE_BYTES, TABLE_LINE_ENTRIES, TABLE_MAX_FILL, TABLE_MIN_FILL, TABLE_PAGE_LINES,
 };
+use crate::sys::{bytes, prefetch};
 
 const NONE: u32 = u32::MAX;
 
@@ -32,8 +33,9 @@ impl Line {
 
     /// Bit `i`: entry `i` has this tag.
     fn tagged(&self, tag: u8) -> u16 {
-        let bit = |at: usize| u16::from(self.tags[at] == tag) << at;
-        (0..TABLE_LINE_ENTRIES).fold(0, |bits, at| bits | bit(at))
+        let mut tags = [0; 16];
+        tags[..TABLE_LINE_ENTRIES].copy_from_slice(&self.tags);
+        bytes::same_as(tags, tag) & ((1 << TABLE_LINE_ENTRIES) - 1)
     }
 
     fn len(&self) -> usize {
@@ -126,6 +128,23 @@ impl Table {
             }
             line = self.over.at(line.next);
         }
+    }
+
+    /// An entry of this hash will be looked for.
+    pub fn expect(&self, hash: TopicHash) {
+        if self.len > 0 {
+            prefetch::read(self.first.at(self.home(hash)));
+        }
+    }
+
+    /// What [`Table::find`] will look at first.
+    pub fn likely(&self, hash: TopicHash) -> Option<u32> {
+        if self.len == 0 {
+            return None;
+        }
+        let line = self.first.at(self.home(hash));
+        let bits = line.tagged(tag(hash));
+        (bits != 0).then(|| line.numbers[bits.trailing_zeros() as usize])
     }
 
     /// Adds an entry that is not there. `rehash` tells the hash of those that are.

@@ -93,6 +93,13 @@ impl<'a> Publish<'a> {
     }
 }
 
+/// The bytes of a PUBLISH's topic, which nobody has checked; none of another packet, or without one.
+pub fn topic_of<'a>(frame: &Frame<'a>) -> Option<&'a [u8]> {
+    let is_publish = frame.first >> 4 == PacketType::Publish as u8;
+    let topic = Reader(frame.body).binary().ok()?;
+    (is_publish && !topic.is_empty()).then_some(topic)
+}
+
 /// The properties, and if they say that the payload is text.
 fn read_properties<'a>(
     reader: &mut Reader<'a>,

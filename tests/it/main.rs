@@ -17,6 +17,7 @@ mod cli;
 mod connect;
 mod crash;
 mod crowd;
+mod durable;
 mod flow;
 mod greedy;
 mod hostile;

@@ -31,10 +31,57 @@ pub(crate) enum Command {
     Idle(Idle),
     /// Measure other brokers beside Stillwire and the floor, and write a table and a chart
     Peers(Peers),
+    /// Look into what a server has stored; nothing is changed, and the server may run
+    #[command(subcommand)]
+    Store(Store),
     /// Kill the server under load, again and again, and look for every message that it had acknowledged
     Crash(Crash),
     /// Measure sessions that are away, messages that wait for them, restarts, and their return, on Stillwire and other brokers
     Durable(Durable),
+}
+
+/// `tools store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// What is in it: segments, sessions, messages, retained messages, and how much of the logs they need
+    Inspect(Inspect),
+    /// Its records, a line of JSON each, in the order of the logs; also those that are over and not yet cleaned away
+    Dump(Dump),
+    /// Check every checksum and every reference
+    Verify(Verify),
+}
+
+/// `tools store inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The server's data directory, or the directory of one log
+    pub(crate) dir: PathBuf,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `tools store dump`.
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// The server's data directory, or the directory of one log
+    pub(crate) dir: PathBuf,
+    /// Only records of this session: its client identifier, or its number in the log
+    #[arg(long)]
+    pub(crate) session: Option<String>,
+    /// Only messages and retained messages of this topic
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+}
+
+/// `tools store verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all is well; 1 damage, each place on a line; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Verify {
+    /// The server's data directory, or the directory of one log
+    pub(crate) dir: PathBuf,
 }
 
 /// `tools durable`.

@@ -1,5 +1,6 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
-//! connections that only ping; `peers` compares with other brokers; `crash` kills the server and looks for what it had acknowledged; `durable` measures sessions that are away.
+//! connections that only ping; `peers` compares with other brokers; `store` looks into what a server has stored; `crash` kills the server and
+//! looks for what it had acknowledged; `durable` measures sessions that are away.
 
 mod bench;
 mod broker;
@@ -13,6 +14,7 @@ mod packet;
 mod peers;
 mod process;
 mod samples;
+mod store;
 mod sys;
 mod table;
 
@@ -27,7 +29,7 @@ use cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Messages were lost, or phones didn't get ready: the figures don't count.
+/// Messages were lost, or phones didn't get ready: the figures don't count. Or a store is damaged.
 const NOT_VALID: u8 = 1;
 
 /// It couldn't begin, or not go on.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure(&args),
         Command::Idle(args) => idle(&args),
         Command::Peers(args) => peers(&args),
+        Command::Store(command) => store(&command),
         Command::Crash(args) => crash(&args),
         Command::Durable(args) => durable(&args),
     }
@@ -90,6 +93,15 @@ fn durable(args: &cli::Durable) -> ExitCode {
     match durable::run(args) {
         Ok(runs) if args.json => show(&runs.to_json(), runs.is_valid()),
         Ok(runs) => show(&runs.to_string(), runs.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn store(command: &cli::Store) -> ExitCode {
+    let out = std::io::stdout().lock();
+    match store::run(command, std::io::BufWriter::new(out)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_VALID),
         Err(error) => failed(Some(error)),
     }
 }

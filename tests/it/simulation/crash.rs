@@ -68,7 +68,7 @@ pub(crate) fn start(world: &World, logs: Vec<Recovered>, disk: bool) -> Vec<Shar
 impl World {
     /// Every shard dies at once, and the server is started again.
     pub(crate) fn crash(&mut self) {
-        if std::env::var("TRACE").is_ok() {
+        if self.model.followed.is_some() {
             eprintln!("step {}: crash", self.model.step);
         }
         self.model.step += 1;
@@ -105,6 +105,12 @@ impl World {
             })
             .collect();
         self.shards = start(self, logs, power);
+        for (conn, client) in self.model.connections() {
+            if self.model.sessions[client].expiry == 0 {
+                // What comes to a client whose session is gone is outside of what is promised.
+                self.network.lose_down(conn);
+            }
+        }
         self.network.crash(&mut self.random);
         self.model.crashed(self.now);
     }

@@ -75,6 +75,11 @@ impl Server {
     }
 
     pub fn launch(options: &Options) -> Self {
+        Self::launch_with(options, &[])
+    }
+
+    /// With more flags of the command line.
+    pub fn launch_with(options: &Options, flags: &[&str]) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -86,6 +91,7 @@ impl Server {
             Broker::Stillwire => stillwire(options, &dir),
             Broker::Mosquitto => mosquitto(options, &dir),
         };
+        command.args(flags);
         let err = out.try_clone().expect("the log file again");
         let child = command
             .stdin(Stdio::null())
@@ -155,6 +161,14 @@ impl Server {
         self.killed = true;
         self.child.kill().expect("a server to kill");
         self.child.wait().expect("the server's end");
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) {
+        let pid = self.pid().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill").success());
+        assert_eq!(self.ended(), Some(0), "{}", self.log());
     }
 
     /// Waits for the end that something else has brought about, and gives the exit code.
