@@ -15,6 +15,7 @@ class Phone:
 
     def __init__(self, port, version, name, clean=True, expiry=None, will=None, properties=None):
         self.version = version
+        self.name = name
         self.messages = queue.Queue()
         self.events = queue.Queue()
         arguments = {} if version == V5 else {"clean_session": clean}
@@ -77,6 +78,12 @@ class Phone:
         while (message := self.take()).payload != payload:
             out.append(message)
         return out
+
+    def fence(self):
+        """The server has handled every acknowledgement of what was taken."""
+        # paho acknowledges after its callback has handed a message over: that is surely before the second of two publishes.
+        for _ in range(2):
+            self.publish(f"fence/{self.name}", b"", 1)
 
     def leave(self):
         """DISCONNECT, and the thread ends."""
