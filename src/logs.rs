@@ -3,7 +3,7 @@
 //! The data directory holds a manifest, with the keys that give each client its home, and one log a reactor. With another number of reactors the
 //! homes are others: all logs are read and written anew, beside the old ones, before any reactor starts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
@@ -212,6 +212,38 @@ fn newest(found: &[Recovered]) -> HashMap<String, (usize, SessionId)> {
     newest
 }
 
+/// What the sessions of a log had of the messages that are in doubt.
+type Hads = HashMap<SessionId, Vec<(u64, Option<(Box<str>, Box<str>)>)>>;
+
+/// The same for each log. Records of what is done are not written anew, so this goes into the states.
+fn had(found: &[Recovered]) -> Vec<Hads> {
+    let mut doubts = HashSet::new();
+    for recovered in found {
+        for id in recovered.store.sessions() {
+            if let Some((state, notes)) = recovered.store.state(id.idx)
+                && let Ok(core) = durable::read_core(state, &notes)
+            {
+                doubts.extend(core.incoming.iter().filter_map(|(_, token)| *token));
+            }
+        }
+    }
+    let of = |recovered: &Recovered| {
+        let mut had = Hads::new();
+        if !doubts.is_empty() {
+            recovered.store.walk_entries(|session, _, item| {
+                let token = Body::token_of(item.body).filter(|token| doubts.contains(token));
+                if let Some(token) = token {
+                    let meta = durable::Meta::read(item.meta).ok();
+                    let group = meta.and_then(|meta| meta.group);
+                    had.entry(session).or_default().push((token, group));
+                }
+            });
+        }
+        had
+    };
+    found.iter().map(of).collect()
+}
+
 fn rewrite(data: &Path, old: &Manifest, new: &Manifest, shape: Shape) -> Result<(), LogsError> {
     let hasher = TopicHasher::fixed(new.hash_key);
     let syncer = Syncer::start(Duration::ZERO).map_err(LogsError::Thread)?;
@@ -244,13 +276,14 @@ fn rewrite(data: &Path, old: &Manifest, new: &Manifest, shape: Shape) -> Result<
         places[from].push((id, client_id));
     }
     let reactors = new.reactors as usize;
-    for (recovered, sessions) in found.iter().zip(places) {
+    let had = had(&found);
+    for ((recovered, sessions), had) in found.iter().zip(places).zip(&had) {
         let mut moved: Vec<Moved> = targets.iter().map(|_| Moved::default()).collect();
         for (id, client_id) in sessions {
             let at = home(&hasher, &client_id, reactors).index();
             let target = &mut targets[at];
             until_room(data, |moved: &mut Moved, target: &mut Target| {
-                move_session(&recovered.store, id, moved, target)
+                move_session(&recovered.store, id, had, moved, target)
             })(&mut moved[at], target)?;
         }
         for (key, value) in recovered.store.values() {
@@ -315,18 +348,29 @@ fn until_room<'a>(
 fn move_session(
     from: &Store,
     old: SessionId,
+    had: &Hads,
     moved: &mut Moved,
     target: &mut Target,
 ) -> Result<(), Refused> {
     let Some((state, notes)) = from.state(old.idx) else {
         return Ok(());
     };
-    let (Ok(core), Ok(subscriptions)) = (
+    let (Ok(mut core), Ok(subscriptions)) = (
         durable::read_core(state, &notes),
         durable::read_subscriptions(state, &notes),
     ) else {
         return Ok(());
     };
+    for (token, group) in had.get(&old).map_or(&[][..], Vec::as_slice) {
+        let group = group.as_ref().map(|(group, path)| (&**group, &**path));
+        let had = durable::Had {
+            token: *token,
+            group,
+        };
+        if !core.had.contains(&had) {
+            core.had.push(had);
+        }
+    }
     let mut merged = Vec::new();
     durable::write_core(&mut merged, &core);
     for subscription in &subscriptions {

@@ -280,7 +280,9 @@ impl Shard {
         let synced = self.go_on_synced(now, port);
         let restoring = self.has_restoring() && self.restore_slice(now, port);
         let cleaning = self.clean_store();
-        fanning_out || asking || synced || restoring || cleaning || !self.doomed.is_empty()
+        // What waited for the sessions to be loaded may be for many, and has only begun.
+        let begun = !self.fanouts.is_empty();
+        fanning_out || begun || asking || synced || restoring || cleaning || !self.doomed.is_empty()
     }
 
     /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.

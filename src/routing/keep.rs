@@ -104,6 +104,7 @@ struct Parts<'a> {
     ids: &'a Arena,
     index: &'a Index,
     groups: &'a groups::Groups,
+    restoring: &'a restore::Restoring,
 }
 
 fn stored_will(will: &Will) -> durable::Will<'_> {
@@ -140,6 +141,10 @@ impl Parts<'_> {
                 .map(stored_will),
             will_due,
             incoming: receipts.map_or_else(Vec::new, |receipts| receipts.incoming().collect()),
+            had: self.restoring.had(SessionId {
+                idx,
+                serial: session.serial.get(),
+            }),
         };
         durable::write_core(out, &core);
         for (filter, options, id) in self.index.subscriptions(idx) {
@@ -174,6 +179,7 @@ impl Shard {
             ids: &self.ids,
             index: &self.index,
             groups: &self.groups,
+            restoring: &self.keep.restoring,
         };
         parts.describe(idx, None, None, &mut state);
         let done = self.keep.store.create(session, &state);
@@ -254,6 +260,7 @@ impl Shard {
                 ids: &self.ids,
                 index: &self.index,
                 groups: &self.groups,
+                restoring: &self.keep.restoring,
             };
             let times = (self.keep.epoch, limits::TICK_MILLIS);
             let unix = |at: Tick| match at {

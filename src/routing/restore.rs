@@ -9,7 +9,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use slab::Slab;
 
 use super::keep::Keep;
@@ -67,11 +67,24 @@ pub(super) struct Restoring {
     /// Messages wait.
     pub(super) holds: bool,
     early: VecDeque<Arc<Message>>,
-    /// Messages that their publishers may send again, and the sessions that have or had them.
-    had: HashSet<(u64, SessionId)>,
+    /// Of messages that their publishers may send again: those that a session has or had.
+    had: HashMap<SessionId, Vec<Had>>,
 }
 
+/// A message in doubt that a session has or had, and the group that chose it.
+type Had = (u64, Option<GroupKey>);
+
 impl Restoring {
+    /// What a session had of what is in doubt, for its state.
+    pub(super) fn had(&self, session: SessionId) -> Vec<durable::Had<'_>> {
+        let known = self.had.get(&session).map_or(&[][..], Vec::as_slice);
+        let had = known.iter().map(|(token, group)| durable::Had {
+            token: *token,
+            group: group.as_ref().map(|key| (&*key.group, &*key.path)),
+        });
+        had.collect()
+    }
+
     fn put_pending(&mut self, idx: SessionIdx) {
         let word = idx.index() / 64;
         if self.pending.len() <= word {
@@ -196,6 +209,14 @@ impl Shard {
             extras.will = Some(will);
             extras.will_due = Some(due);
         }
+        let had = core.had.iter().map(|had| {
+            let group = had.group.map(|(group, path)| GroupKey {
+                group: group.into(),
+                path: path.into(),
+            });
+            (had.token, group)
+        });
+        let had: Vec<Had> = had.collect();
         let unsent = core.unsent;
         for (name, token) in core.incoming.clone() {
             if let Some(token) = token {
@@ -206,6 +227,9 @@ impl Shard {
                 let receipt = crate::session::message::Receipt(self.receipts);
                 session.flow_mut().receipts.restore(name, token, receipt);
             }
+        }
+        if !had.is_empty() {
+            self.keep.restoring.had.insert(id, had);
         }
         self.restore_queue(id.idx, unsent);
         Some(session)
@@ -325,25 +349,42 @@ impl Shard {
     /// All shards have their sessions: who has the messages that are in doubt is found out, before any client can send them again.
     pub fn restored(&mut self) {
         let doubts = self.shared.doubts.lock().expect("no panic").clone();
+        let Keep {
+            store, restoring, ..
+        } = &mut self.keep;
+        restoring.had.retain(|_, known| {
+            known.retain(|(token, _)| doubts.contains(token));
+            !known.is_empty()
+        });
         if !doubts.is_empty() {
-            let mut groups = Vec::new();
-            let Self { keep, shared, .. } = self;
-            let Keep {
-                store, restoring, ..
-            } = keep;
+            let mut fresh = Vec::new();
             store.walk_entries(|session, _, item| {
                 let Some(token) = Body::token_of(item.body).filter(|token| doubts.contains(token))
                 else {
                     return;
                 };
-                restoring.had.insert((token, session));
-                if let Ok(meta) = durable::Meta::read(item.meta)
-                    && let Some((group, path)) = meta.group
-                {
-                    groups.push((token, GroupKey { group, path }));
+                let group = durable::Meta::read(item.meta)
+                    .ok()
+                    .and_then(|meta| meta.group);
+                let group = group.map(|(group, path)| GroupKey { group, path });
+                let known = restoring.had.entry(session).or_default();
+                if !known.contains(&(token, group.clone())) {
+                    known.push((token, group.clone()));
+                    fresh.push((session, token, group));
                 }
             });
-            let mut known = shared.doubtful_groups.lock().expect("no panic");
+            // The records of what is done may go before the publisher is back, and the server may die again. If there is no room for the notes,
+            // the records stay too, for then nothing is cleaned.
+            let mut note = Vec::new();
+            for (session, token, group) in fresh {
+                note.clear();
+                let group = group.as_ref().map(|key| (&*key.group, &*key.path));
+                durable::Note::Had(durable::Had { token, group }).write(&mut note);
+                let _ = store.note(session, &note);
+            }
+            let groups = restoring.had.values().flatten();
+            let groups = groups.filter_map(|(token, group)| Some((*token, group.clone()?)));
+            let mut known = self.shared.doubtful_groups.lock().expect("no panic");
             known.extend(groups);
         }
         self.keep.restoring.holds = self.shared.is_loading();
@@ -353,7 +394,8 @@ impl Shard {
     pub(super) fn has_already(&self, idx: SessionIdx, message: &Message) -> bool {
         message.token.is_some_and(|token| {
             let session = self.id_of(idx);
-            self.keep.restoring.had.contains(&(token.get(), session))
+            let known = self.keep.restoring.had.get(&session);
+            known.is_some_and(|known| known.iter().any(|(had, _)| *had == token.get()))
         })
     }
 

@@ -264,6 +264,16 @@ pub struct Will<'a> {
     pub payload: &'a [u8],
 }
 
+/// A message that was in doubt when the server died, and that this session had by then. Its publisher sends it again; until that is over this stands
+/// in the session's state, since the record of a message that is done may go at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Had<'a> {
+    /// See [`Body::token`].
+    pub token: u64,
+    /// Share name and filter of the shared subscription that chose the session.
+    pub group: Option<(&'a str, &'a str)>,
+}
+
 /// All of a session but its subscriptions and its queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Core<'a> {
@@ -281,12 +291,15 @@ pub struct Core<'a> {
     pub will_due: Option<u64>,
     /// QoS 2 messages of the client that it has not released; those with a token were taken, but maybe not by everybody.
     pub incoming: Vec<(u16, Option<u64>)>,
+    /// Messages of others in doubt that it had.
+    pub had: Vec<Had<'a>>,
 }
 
 const CORE_ENDS: u8 = 1;
 const CORE_UNSENT: u8 = 2;
 const CORE_WILL: u8 = 4;
 const CORE_WILL_DUE: u8 = 8;
+const CORE_HAD: u8 = 16;
 
 /// Appends a state without its subscriptions, which follow: [`put_subscription`] adds each.
 pub fn write_core(out: &mut Vec<u8>, core: &Core<'_>) {
@@ -297,7 +310,8 @@ pub fn write_core(out: &mut Vec<u8>, core: &Core<'_>) {
         flag(core.ends.is_some(), CORE_ENDS)
             | flag(core.unsent.is_some(), CORE_UNSENT)
             | flag(core.will.is_some(), CORE_WILL)
-            | flag(core.will_due.is_some(), CORE_WILL_DUE),
+            | flag(core.will_due.is_some(), CORE_WILL_DUE)
+            | flag(!core.had.is_empty(), CORE_HAD),
     );
     match core.ends {
         Some(at) => out.extend_from_slice(&at.to_le_bytes()),
@@ -318,6 +332,12 @@ pub fn write_core(out: &mut Vec<u8>, core: &Core<'_>) {
         out.push(u8::from(token.is_some()));
         if let Some(token) = token {
             out.extend_from_slice(&token.to_le_bytes());
+        }
+    }
+    if !core.had.is_empty() {
+        put_count(out, core.had.len().min(usize::from(u16::MAX)));
+        for had in core.had.iter().take(usize::from(u16::MAX)) {
+            put_had(out, had);
         }
     }
 }
@@ -360,6 +380,8 @@ pub enum Note<'a> {
         /// The packet identifier.
         id: u16,
     },
+    /// It had a message that is in doubt.
+    Had(Had<'a>),
 }
 
 const ONLINE: u8 = 1;
@@ -370,6 +392,7 @@ const HELD: u8 = 5;
 const FREED: u8 = 6;
 const SUBSCRIBED: u8 = 7;
 const UNSUBSCRIBED: u8 = 8;
+const HAD: u8 = 9;
 
 impl Note<'_> {
     /// Appends the note.
@@ -404,6 +427,10 @@ impl Note<'_> {
             }
             Self::Held { id } => put_id(out, HELD, *id),
             Self::Freed { id } => put_id(out, FREED, *id),
+            Self::Had(had) => {
+                out.push(HAD);
+                put_had(out, had);
+            }
         }
     }
 }
@@ -411,6 +438,15 @@ impl Note<'_> {
 fn put_id(out: &mut Vec<u8>, kind: u8, id: u16) {
     out.push(kind);
     out.extend_from_slice(&id.to_le_bytes());
+}
+
+fn put_had(out: &mut Vec<u8>, had: &Had<'_>) {
+    out.extend_from_slice(&had.token.to_le_bytes());
+    out.push(u8::from(had.group.is_some()));
+    if let Some((group, path)) = had.group {
+        put_text(out, group);
+        put_text(out, path);
+    }
 }
 
 /// Begins a note of new or changed subscriptions; [`put_subscription`] adds each.
@@ -563,6 +599,11 @@ fn state_core<'a>(reader: &mut Reader<'a>) -> Read<Core<'a>> {
         core.incoming
             .push((id, reader.when(has_token, Reader::u64)?));
     }
+    if flags & CORE_HAD != 0 {
+        for _ in 0..reader.u16()? {
+            core.had.push(reader.had()?);
+        }
+    }
     Ok(core)
 }
 
@@ -601,6 +642,12 @@ impl<'a> Core<'a> {
             FREED => {
                 let id = reader.u16()?;
                 self.incoming.retain(|(other, _)| *other != id);
+            }
+            HAD => {
+                let had = reader.had()?;
+                if !self.had.contains(&had) {
+                    self.had.push(had);
+                }
             }
             // The other half of the session.
             SUBSCRIBED | UNSUBSCRIBED => return Ok(()),
@@ -678,6 +725,13 @@ impl<'a> Reader<'a> {
         } else {
             Err(Unreadable)
         }
+    }
+
+    fn had(&mut self) -> Read<Had<'a>> {
+        let token = self.u64()?;
+        let in_group = self.u8()? != 0;
+        let group = self.when(in_group, |reader| Ok((reader.text()?, reader.text()?)))?;
+        Ok(Had { token, group })
     }
 
     fn subscription(&mut self) -> Read<Subscription<'a>> {

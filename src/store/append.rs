@@ -22,6 +22,10 @@ impl Store {
         meta: &[u8],
         body: &[&[u8]],
     ) -> Result<u32, Refused> {
+        // What is collected comes before it: a queue must not be without its middle, however the process ends.
+        if !self.fan.is_empty() {
+            self.flush_fan()?;
+        }
         let (queue, seq) = self.next(session, start)?;
         let header = Header {
             aux: u16::try_from(meta.len()).expect("a meta has a length of 16 bits"),
@@ -77,6 +81,10 @@ impl Store {
         meta: &[u8],
         body: Shared,
     ) -> Result<u32, Refused> {
+        // Entries of the same message are in other queues, so their order means nothing.
+        if !self.fan.takes(body) {
+            self.flush_fan()?;
+        }
         let (queue, seq) = self.next(session, start)?;
         let id = self.bodies.at(body).id.to_le_bytes();
         let header = header(Kind::Reference, session, seq);

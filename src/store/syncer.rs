@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,8 @@ pub(super) struct Line {
     demand: AtomicUsize,
     ready: AtomicUsize,
     spares: Mutex<VecDeque<Spare>>,
+    /// Told when a spare is there, or can't be had.
+    made: Condvar,
     next: AtomicU64,
     /// Segments begun.
     begun: AtomicU64,
@@ -113,6 +115,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Line {
     fn path(&self, number: u64) -> PathBuf {
         self.directory.join(format::file_name(number))
+    }
+
+    /// Waits until the first segments are prepared: a log without any would refuse the first clients. A disk that is full or slow gets no
+    /// longer than it gets for a second try; then the log refuses, and says why.
+    fn wait_for_spares(&self) {
+        let missing = |spares: &mut VecDeque<Spare>| {
+            spares.len() < limits::SPARES && lock(&self.trouble).is_none()
+        };
+        let spares = lock(&self.spares);
+        let waited = self
+            .made
+            .wait_timeout_while(spares, limits::DISK_RETRY, missing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Closes files that were written to their end long ago; they are opened again to be synced.
@@ -219,6 +234,7 @@ impl Syncer {
             demand: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             spares: Mutex::default(),
+            made: Condvar::new(),
             next: AtomicU64::new(next),
             begun: AtomicU64::new(0),
             pace: Mutex::new(Pace::new()),
@@ -233,6 +249,7 @@ impl Syncer {
         lock(&self.inner.lines).push(Arc::clone(&line));
         self.preparer.unpark();
         self.syncing.unpark();
+        line.wait_for_spares();
         Handle {
             line,
             preparer: self.preparer.clone(),
@@ -435,6 +452,7 @@ impl Inner {
                     spares.push_back(Spare { number, segment });
                     line.ready.store(spares.len(), Ordering::Relaxed);
                     drop(spares);
+                    line.made.notify_all();
                     // A larger one may be wanted by now; then it stays.
                     let met = line.demand.compare_exchange(
                         demand,
@@ -449,6 +467,7 @@ impl Inner {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     line.trouble(Trouble::Full(path, error.to_string()));
+                    line.made.notify_all();
                     return false;
                 }
             }

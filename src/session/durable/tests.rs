@@ -32,6 +32,16 @@ fn core() -> Core<'static> {
         will: Some(WILL),
         will_due: Some(1_700_000_000_000),
         incoming: vec![(1, None), (65_535, Some(u64::MAX))],
+        had: vec![
+            Had {
+                token: 5,
+                group: None,
+            },
+            Had {
+                token: u64::MAX,
+                group: Some(("g", "a/#")),
+            },
+        ],
     }
 }
 
