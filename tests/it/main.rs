@@ -24,6 +24,7 @@ mod hostile;
 mod limits;
 mod message;
 mod order;
+mod row;
 mod rust_client;
 mod session;
 mod share;
