@@ -175,11 +175,14 @@ impl Model {
         for will in self.messages.iter_mut().filter(wills).filter(|_| power) {
             // It may come that it was taken back, or published before, is lost; and it may be lost itself.
             (will.taken, will.acked) = (will.taken.or(Some(self.step)), None);
+            will.again = true;
         }
         for session in &mut self.sessions {
             session.crashed = true;
             // The one before it may be back.
             session.revived |= session.secret;
+            // An UNSUBACK may not have been sent, and then the subscription is still there.
+            session.revived |= power && session.subs.iter().any(|sub| sub.until.is_some());
         }
     }
 
