@@ -74,9 +74,8 @@ fn key_of(error: &StartError) -> &'static str {
         StartError::Listen(..) => "listen",
         StartError::Pin { .. } => "pin",
         StartError::OpenFiles { .. } => "max_connections",
-        StartError::Store(LogsError::Rewrite(..)) => "reactors",
+        StartError::Store(LogsError::Rewrite(..)) | StartError::System(..) => "reactors",
         StartError::Store(..) => "data_dir",
-        StartError::System(..) => "reactors",
     }
 }
 

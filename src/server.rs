@@ -130,10 +130,10 @@ impl Server {
     pub fn open(config: &Config, data: &DataDir) -> Result<Self, StartError> {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
         let logs = Logs::open(data, config, reactors).map_err(StartError::Store)?;
-        Self::start_with(config, Some(logs))
+        Self::start_with(config, Some(&logs))
     }
 
-    fn start_with(config: &Config, logs: Option<Arc<Logs>>) -> Result<Self, StartError> {
+    fn start_with(config: &Config, logs: Option<&Arc<Logs>>) -> Result<Self, StartError> {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
         // Not above what it is a share of, so it fits.
         let each = seats_each(u64::from(config.max_connections), reactors) as u32;
@@ -161,14 +161,13 @@ impl Server {
             shared: Arc::new(Shared::new(
                 reactors,
                 topics,
-                logs.as_ref()
-                    .map_or_else(TopicHasher::random, |logs| logs.hasher()),
+                logs.map_or_else(TopicHasher::random, |logs| logs.hasher()),
                 config.mqtt.clone(),
             )),
             lines: Arc::new(lines),
             threads: Vec::with_capacity(reactors),
             go: Vec::with_capacity(reactors),
-            _logs: logs.clone(),
+            _logs: logs.cloned(),
         };
         let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
         let (started, results) = mpsc::channel();
@@ -181,7 +180,7 @@ impl Server {
                 addresses: server.addresses.clone(),
                 core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
                 seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
-                logs: logs.clone(),
+                logs: logs.cloned(),
                 disk: config.durability == Durability::Disk,
                 log_connections: config.log.connections,
                 drain_timeout: Duration::from_secs(u64::from(config.drain_timeout)),

@@ -200,6 +200,11 @@ impl Shard {
             if !receipts.take(id, message.qos, receipt, token) {
                 return Err(Fault::quota());
             }
+            if token.is_some() && self.must_queue() {
+                self.await_sync(Wait::Route(Arc::clone(message)));
+                self.pause_if_owed(idx, now, port);
+                return Ok(());
+            }
             self.route(message, now, port);
             if let Some(outcome) = message.settle()
                 && self.is_held(idx, receipt, outcome)

@@ -21,6 +21,9 @@ use crate::store::Position;
 /// Something that waits.
 #[derive(Debug)]
 pub(super) enum Wait {
+    /// A QoS 2 message of a durable client: that it was taken has to be known before anybody can have it, or it would be another one when it comes
+    /// again.
+    Route(Arc<Message>),
     /// A message is in all queues here.
     Settle(Arc<Message>),
     /// It is recorded that everybody has a QoS 2 message of a client.
@@ -69,6 +72,11 @@ impl Shard {
         self.keep.disk && self.keep.waits.greeted.contains(&self.id_of(idx))
     }
 
+    /// The same, and nothing that waits already may be overtaken.
+    pub(super) fn must_queue(&self) -> bool {
+        self.keep.disk && (self.must_wait() || !self.keep.waits.queue.is_empty())
+    }
+
     /// Sends a packet to a durable client that says that something is recorded.
     pub(super) fn send_when_synced(
         &mut self,
@@ -104,6 +112,10 @@ impl Shard {
                 return false;
             };
             match wait {
+                Wait::Route(message) => {
+                    self.route(&message, now, port);
+                    self.settle(&message, port);
+                }
                 Wait::Settle(message) => self.settle_now(&message, port),
                 Wait::Held(session, receipt, outcome) => {
                     self.settled_now(session, receipt, outcome, port);

@@ -11,7 +11,7 @@ const WILL: Will<'static> = Will {
     payload: b"gone",
 };
 
-fn subscription<'a>(filter: &'a str, qos: u8, id: Option<u32>) -> Subscription<'a> {
+fn subscription(filter: &str, qos: u8, id: Option<u32>) -> Subscription<'_> {
     Subscription {
         filter,
         options: SubOptions {

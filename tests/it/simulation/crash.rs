@@ -112,6 +112,6 @@ impl World {
             }
         }
         self.network.crash(&mut self.random);
-        self.model.crashed(self.now);
+        self.model.crashed(self.now, power);
     }
 }

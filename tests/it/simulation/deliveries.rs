@@ -188,7 +188,8 @@ impl Model {
                 .filter(|sub| sub.group.is_some() && matches(&sub.path, delivered.topic))
                 .count();
             // A message that one session refused was delivered to others; its publisher may try again.
-            let retried = self.lossy && self.messages[number as usize].again;
+            let message = &self.messages[number as usize];
+            let retried = (self.lossy || message.publisher.is_none()) && message.again;
             assert!(
                 retried || *times as usize <= shares.max(1),
                 "QoS 2 message {number} came {times} times to client {client}"

@@ -64,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) crashed: bool,
     /// Its end was lost with the power, so that nothing is known of its subscriptions.
     pub(crate) revived: bool,
+    /// Its client has not been told that it has begun.
+    pub(crate) secret: bool,
     /// The client has got it.
     pub(crate) got: BTreeSet<u32>,
     pub(crate) got_twice: BTreeMap<u32, u32>,
@@ -149,7 +151,8 @@ impl Model {
     }
 
     /// The server has died and is back: sessions that outlive their connection go on without one; those that don't are gone.
-    pub(crate) fn crashed(&mut self, now: Millis) {
+    /// `power`: what was not synced is lost, and nobody waits for that with wills.
+    pub(crate) fn crashed(&mut self, now: Millis, power: bool) {
         for message in &mut self.messages {
             if message.taken.is_some() {
                 // Of a group, one whose session is gone may have had it.
@@ -168,8 +171,18 @@ impl Model {
             }
             self.closed(conn, stays, now);
         }
+        let wills = |message: &&mut Message| message.publisher.is_none();
+        for will in self.messages.iter_mut().filter(wills).filter(|_| power) {
+            // It may come that it was taken back, or published before, is lost; and it may be lost itself.
+            (will.taken, will.acked) = (will.taken.or(Some(self.step)), None);
+            will.again = true;
+        }
         for session in &mut self.sessions {
             session.crashed = true;
+            // The one before it may be back.
+            session.revived |= session.secret;
+            // An UNSUBACK may not have been sent, and then the subscription is still there.
+            session.revived |= power && session.subs.iter().any(|sub| sub.until.is_some());
         }
     }
 
@@ -235,6 +248,12 @@ impl Model {
             },
         );
         present
+    }
+
+    /// A session has begun, and its client is told later.
+    pub(crate) fn begun_in_secret(&mut self, client: usize) {
+        self.connected(client, false);
+        self.sessions[client].secret = true;
     }
 
     /// After a power failure a session may be gone that was granted nothing, and one may be back whose end was not synced.

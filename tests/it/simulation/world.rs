@@ -299,6 +299,9 @@ impl World {
         // Where the disk is waited for, that of a new session comes later.
         assert!(connack.is_some() || self.crash == Crash::Power, "a CONNACK");
         let present = connack.is_some_and(|packet| packet[2] & 1 == 1);
+        if connack.is_none() {
+            self.model.begun_in_secret(client);
+        }
         if !present {
             self.clients[client].forget();
             // A CONNECT that was late took the session from the client's newest connection: what is under way there is of the old session.
