@@ -13,6 +13,17 @@ use crate::session::{Session, Will};
 use crate::wheel::Link;
 use crate::wire::{Disconnect, ReasonCode};
 
+/// What becomes of the will of a connection that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastWill {
+    /// It is void.
+    Void,
+    /// It is published when its delay is over, or the session.
+    Due,
+    /// The same, but not before the server has started again (section 3.1.2.5 allows that).
+    AfterStart,
+}
+
 impl Shard {
     /// The client says good-bye.
     pub(super) fn disconnect(
@@ -37,7 +48,12 @@ impl Shard {
         let with_will = disconnect.reason != ReasonCode::SUCCESS;
         if let Some(conn) = self.sessions[idx].conn() {
             port.close(conn, CloseCause::Disconnected);
-            self.detach(idx, with_will, now, port);
+            let last = if with_will {
+                LastWill::Due
+            } else {
+                LastWill::Void
+            };
+            self.detach(idx, last, now, port);
         }
         Ok(Verdict::Closed)
     }
@@ -62,7 +78,7 @@ impl Shard {
             if cause == CloseCause::KeepAlive {
                 self.send_disconnect(idx, ReasonCode::KEEP_ALIVE_TIMEOUT, port);
             }
-            self.detach(idx, true, now, port);
+            self.detach(idx, LastWill::Due, now, port);
         }
     }
 
@@ -75,14 +91,14 @@ impl Shard {
         self.counters().takeovers.add(1);
         self.send_disconnect(idx, ReasonCode::SESSION_TAKEN_OVER, port);
         port.close(conn, CloseCause::TakenOver);
-        self.detach(idx, true, now, port);
+        self.detach(idx, LastWill::Due, now, port);
     }
 
     /// The session has no connection any more. Ends it if it does not outlive one.
     pub(super) fn detach(
         &mut self,
         idx: SessionIdx,
-        with_will: bool,
+        last: LastWill,
         now: Millis,
         port: &mut impl Port,
     ) {
@@ -96,7 +112,7 @@ impl Shard {
             extras.aliases_in = Inbound::default();
             extras.aliases_out = None;
             extras.max_packet = None;
-            if !with_will {
+            if last == LastWill::Void {
                 extras.will = None;
             }
         }
@@ -110,7 +126,7 @@ impl Shard {
             .and_then(|extras| extras.will.as_ref())
             .map(|will| will.delay);
         match delay {
-            Some(0) => {
+            Some(0) if last == LastWill::Due => {
                 let will = extras.and_then(|extras| extras.will.take());
                 self.publish_will(will, now, port);
             }

@@ -1,5 +1,6 @@
 //! What drives a shard: packets, mail, time; and the end of a connection that breaks the protocol.
 
+use super::depart::LastWill;
 use super::mail::Mail;
 use super::port::{CloseCause, Port};
 use super::{Fault, Shard, Verdict};
@@ -110,7 +111,7 @@ impl Shard {
         if let Some(conn) = self.sessions[idx].conn() {
             self.send_disconnect(idx, fault.reason, port);
             port.close(conn, fault.cause);
-            self.detach(idx, true, now, port);
+            self.detach(idx, LastWill::Due, now, port);
         }
     }
 
@@ -305,12 +306,17 @@ impl Shard {
             || self.has_restoring()
     }
 
-    /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.
+    /// The server ends: DISCONNECT 0x8B, the connection is closed. The will of a session that is kept is published after the next start, others are not.
     pub fn shutdown(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         if let Some(conn) = self.sessions[idx].conn() {
             self.send_disconnect(idx, ReasonCode::SERVER_SHUTTING_DOWN, port);
             port.close(conn, CloseCause::ServerShutdown);
-            self.detach(idx, false, now, port);
+            let last = if self.sessions[idx].is_durable() {
+                LastWill::AfterStart
+            } else {
+                LastWill::Void
+            };
+            self.detach(idx, last, now, port);
         }
     }
 }

@@ -107,8 +107,9 @@ def test_a_publisher_whose_messages_are_under_way(server, version, how):
     watcher = Phone(server.port, V5, "watches", **durable(V5))
     watcher.subscribe("stream/+", 2)
     phone = Phone(server.port, version, "streams", **durable(version))
-    sent = [phone.client.publish(f"stream/{1 + n % 2}", str(n), 1 + n % 2) for n in range(400)]
-    sent[20].wait_for_publish(20)
+    # Fewer than the server's Receive Maximum: paho forgets that one when it comes back.
+    sent = [phone.client.publish(f"stream/{1 + n % 2}", str(n), 1 + n % 2) for n in range(60)]
+    sent[5].wait_for_publish(20)
     server.restart(how)
     watcher.come_back(server.port)
     phone.come_back(server.port)
@@ -126,9 +127,9 @@ def test_a_publisher_whose_messages_are_under_way(server, version, how):
         ends += message.payload == b"end"
         if message.payload != b"end":
             got[message.qos].append(int(message.payload))
-    assert got[2] == list(range(1, 400, 2)), "once each, and in order"
+    assert got[2] == list(range(1, 60, 2)), "once each, and in order"
     # At QoS 1 some may come again; what comes first is in order.
-    assert list(dict.fromkeys(got[1])) == list(range(0, 400, 2))
+    assert list(dict.fromkeys(got[1])) == list(range(0, 60, 2))
     for leaving in (phone, watcher, other):
         leaving.leave()
 

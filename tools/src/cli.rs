@@ -119,7 +119,7 @@ pub(crate) struct Durable {
     /// Nobody comes back: the run ends with the restart
     #[arg(long)]
     pub(crate) no_return: bool,
-    /// Reactors of the server
+    /// Reactors of the server; more if the limit of open files asks for them
     #[arg(long, default_value_t = 1)]
     pub(crate) reactors: usize,
     /// Which durability of the server

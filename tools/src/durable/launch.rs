@@ -51,7 +51,9 @@ impl Broker {
 impl Launch {
     pub(super) fn name(&self) -> String {
         match self.broker {
-            Broker::Stillwire => format!("stillwire, {}", self.durability),
+            Broker::Stillwire => {
+                format!("stillwire, {}, {} reactors", self.durability, self.reactors)
+            }
             Broker::Mosquitto => "mosquitto, persistence".into(),
             Broker::NatsServer => "nats-server, JetStream".into(),
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use loadgen::machine::{self, CpuTime};
 use serde::Serialize;
-use stillwire::sys::rlimit;
+use stillwire::sys::{capacity, rlimit};
 
 use crate::broker::{self, BrokerError};
 use crate::cli::Durable;
@@ -40,7 +40,6 @@ pub(crate) struct Runs {
     machine: String,
     date: String,
     load_before: f64,
-    reactors: usize,
     subscriptions: u32,
     /// Topics of their own, or common ones.
     own_topics: bool,
@@ -147,7 +146,6 @@ pub(crate) fn run(args: &Durable) -> Result<Runs, DurableError> {
         machine: machine::describe(),
         date: machine::today(),
         load_before: machine::load(),
-        reactors: args.reactors,
         subscriptions: args.subscriptions,
         own_topics: args.own_topics,
         qos: args.qos,
@@ -169,7 +167,7 @@ pub(crate) fn run(args: &Durable) -> Result<Runs, DurableError> {
                     broker,
                     binary: binary.clone(),
                     dir: dir.join(format!("stillwire-durable-{}", std::process::id())),
-                    reactors: args.reactors,
+                    reactors: reactors(args, sessions),
                     durability,
                     sessions,
                 };
@@ -180,6 +178,19 @@ pub(crate) fn run(args: &Durable) -> Result<Runs, DurableError> {
         }
     }
     Ok(runs)
+}
+
+/// As many reactors as were asked for, or as it takes to hold all connections at once.
+fn reactors(args: &Durable, sessions: u32) -> usize {
+    let at_once = if args.no_return {
+        args.at_once as u64
+    } else {
+        u64::from(sessions)
+    };
+    capacity::Machine::read()
+        .ok()
+        .and_then(|machine| capacity::reactors_for(&machine, at_once + 100))
+        .map_or(args.reactors, |needed| needed.max(args.reactors))
 }
 
 /// One run. What stops it is among its figures.

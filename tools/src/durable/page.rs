@@ -114,8 +114,8 @@ impl fmt::Display for Runs {
         let topics = if self.own_topics { "own" } else { "common" };
         writeln!(
             f,
-            "\n{} subscriptions a session, to {topics} topics; QoS {}; {} reactors; {}; {}\n",
-            self.subscriptions, self.qos, self.reactors, self.machine, self.date
+            "\n{} subscriptions a session, to {topics} topics; QoS {}; {}; {}\n",
+            self.subscriptions, self.qos, self.machine, self.date
         )?;
         let rows = rows();
         let first = rows.iter().map(|row| row.what.len()).max().unwrap_or(0);
