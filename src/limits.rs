@@ -181,6 +181,9 @@ pub const IDLE_CONNECTION_BYTES: usize = SLOT_BYTES
     + COMMON_TOPIC_BYTES;
 
 const _: () = assert!(IDLE_CONNECTION_BYTES == 169);
+
+/// A durable session costs so much more: where its state and its queue are (`store::sessions`).
+pub const DURABLE_SESSION_BYTES: usize = 16;
 const _: () = assert!(IDLE_CONNECTION_BYTES as u64 <= USER_BYTES_PER_CONNECTION);
 
 /// Pages of the allocator that a reactor keeps when a crowd has left, 64 KiB each: a small record that stays holds the page that it shared with

@@ -17,7 +17,7 @@ pub(super) struct Slot {
     pub(super) queue: u32,
 }
 
-const _: () = assert!(size_of::<Slot>() == 16);
+const _: () = assert!(size_of::<Slot>() == crate::limits::DURABLE_SESSION_BYTES);
 
 impl Slot {
     pub(super) const EMPTY: Self = Self {
