@@ -250,9 +250,19 @@ impl Shard {
     /// Once a tick: sessions end, wills become due, counts are told.
     pub fn tick(&mut self, now: Millis, port: &mut impl Port) {
         self.frames.forget();
+        self.end_due(now, port);
+        self.check_stalls(now, port);
+        self.tend_store(now, port);
+        self.tell_members(port);
+        self.sweep_retained(now);
+        self.publish_sys(now, port);
+    }
+
+    /// A slice of the offline sessions whose time has come, or their will's. What is left of them is work for the next turns.
+    fn end_due(&mut self, now: Millis, port: &mut impl Port) {
         let mut due = std::mem::take(&mut self.scratch.due);
         due.clear();
-        self.wheel.expire(
+        self.more_due = self.wheel.expire(
             &mut self.timers,
             now.tick(),
             limits::SESSION_TIMERS,
@@ -265,11 +275,6 @@ impl Shard {
             }
         }
         self.scratch.due = due;
-        self.check_stalls(now, port);
-        self.tend_store(now, port);
-        self.tell_members(port);
-        self.sweep_retained(now);
-        self.publish_sys(now, port);
     }
 
     /// One slice of the work that is too long for one turn. True: there is more.
@@ -281,9 +286,13 @@ impl Shard {
         let synced = self.go_on_synced(now, port);
         let restoring = self.has_restoring() && self.restore_slice(now, port);
         let cleaning = self.clean_store();
+        if self.more_due {
+            self.end_due(now, port);
+        }
         // What waited for the sessions to be loaded may be for many, and has only begun.
         let begun = !self.fanouts.is_empty();
-        fanning_out || begun || asking || synced || restoring || cleaning || !self.doomed.is_empty()
+        let more = fanning_out || begun || asking || synced || restoring || cleaning;
+        more || self.more_due || !self.doomed.is_empty()
     }
 
     /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.
@@ -302,6 +311,7 @@ impl Shard {
             || !self.asking.is_empty()
             || !self.doomed.is_empty()
             || self.keep.cleaning
+            || self.more_due
             || self.has_synced()
             || self.has_restoring()
     }

@@ -235,6 +235,8 @@ pub struct Shard {
     serial: u32,
     wheel: Wheel,
     timers: Timers,
+    /// More of them are due than one slice takes.
+    more_due: bool,
     /// Connected clients for which publishers wait, in the order in which they are looked at.
     stalls: VecDeque<(Tick, SessionId, ConnId)>,
     index: Index,
@@ -316,6 +318,7 @@ impl Shard {
             serial: 0,
             wheel: Wheel::new(limits::SESSION_WHEEL_BUCKETS, now.tick()),
             timers: Timers::default(),
+            more_due: false,
             stalls: VecDeque::new(),
             index: Index::new(hasher.clone()),
             own: Own::new(me, Arc::clone(&shared.masks)),

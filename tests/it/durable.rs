@@ -28,14 +28,16 @@ with_one_and_three_reactors!(
 );
 
 /// A data directory that outlives its servers, and what they are started with.
-struct Place {
-    dir: PathBuf,
-    reactors: usize,
-    flags: Vec<&'static str>,
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    pub(super) reactors: usize,
+    pub(super) flags: Vec<&'static str>,
+    pub(super) mqtt: Vec<(&'static str, u64)>,
+    pub(super) queue_full: Option<&'static str>,
 }
 
 impl Place {
-    fn new(reactors: usize) -> Self {
+    pub(super) fn new(reactors: usize) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -44,20 +46,23 @@ impl Place {
             dir,
             reactors,
             flags: Vec::new(),
+            mqtt: Vec::new(),
+            queue_full: None,
         }
     }
 
-    fn start(&self) -> Server {
+    pub(super) fn start(&self) -> Server {
         let options = Options {
             reactors: self.reactors,
-            mqtt: Vec::new(),
+            mqtt: self.mqtt.clone(),
             max_connections: Some(100),
             data_dir: Some(self.dir.clone()),
+            queue_full: self.queue_full,
         };
         Server::launch_with(&options, &self.flags)
     }
 
-    fn kill_and_start(&self, mut server: Server) -> Server {
+    pub(super) fn kill_and_start(&self, mut server: Server) -> Server {
         server.kill();
         drop(server);
         self.start()
@@ -71,12 +76,12 @@ impl Drop for Place {
 }
 
 /// mosquitto writes its database now and then; what is tested here it does not promise.
-fn lacks() -> bool {
+pub(super) fn lacks() -> bool {
     Broker::lacks("this durability")
 }
 
 /// A connection whose session stays for an hour.
-fn lasting<'a>(version: u8, id: &'a str) -> Connect<'a> {
+pub(super) fn lasting<'a>(version: u8, id: &'a str) -> Connect<'a> {
     Connect {
         clean: false,
         props: &[Prop::Four(id::SESSION_EXPIRY, 3600)],
@@ -85,7 +90,7 @@ fn lasting<'a>(version: u8, id: &'a str) -> Connect<'a> {
 }
 
 /// Its session is there, and what it subscribes to is granted.
-fn sleeper(server: &Server, version: u8, name: &str, filter: &str) {
+pub(super) fn sleeper(server: &Server, version: u8, name: &str, filter: &str) {
     let (mut client, _) = server.connect(&lasting(version, name));
     client.subscribe(filter, 2);
     client.disconnect();

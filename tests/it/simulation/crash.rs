@@ -30,10 +30,15 @@ pub(crate) const LIMIT: u64 = 1 << 30;
 /// Small segments, so that there are some.
 pub(crate) fn shape() -> Shape {
     Shape {
-        smallest: 1 << 14,
+        smallest: 1 << 12,
         largest: 1 << 16,
-        payload: 1 << 12,
+        payload: (1 << 12) - 256,
     }
+}
+
+/// Dead bytes that the cleaner minds: none at all, some, or more than there ever are.
+fn slack(seed: u64) -> u64 {
+    [0, 1 << 12, 1 << 13, 1 << 15, LIMIT][seed as usize % 5]
 }
 
 /// A new server's shards, each with what its log holds.
@@ -57,6 +62,7 @@ pub(crate) fn start(world: &World, logs: Vec<Recovered>, disk: bool) -> Vec<Shar
         .collect();
     for shard in &mut shards {
         shard.restored();
+        shard.store_mut().set_slack(slack(world.seed));
         if disk {
             shard.store_mut().log_mut().hold_sync();
         }
@@ -66,6 +72,15 @@ pub(crate) fn start(world: &World, logs: Vec<Recovered>, disk: bool) -> Vec<Shar
 }
 
 impl World {
+    /// Whether the cleaner has taken a segment away.
+    pub(crate) fn look_at_logs(&mut self) {
+        let cleaned = |shard: &Shard| {
+            let oldest = shard.store().log().oldest();
+            oldest.is_some_and(|oldest| oldest.base.0 > 0)
+        };
+        self.cleaned |= self.shards.iter().any(cleaned);
+    }
+
     /// Every shard dies at once, and the server is started again.
     pub(crate) fn crash(&mut self) {
         if self.model.followed.is_some() {
@@ -75,6 +90,7 @@ impl World {
         let totals = self.shared.counters.totals();
         self.dropped_before += totals.dropped_queue;
         let power = self.crash == Crash::Power;
+        self.look_at_logs();
         let images: Vec<_> = self
             .shards
             .iter()

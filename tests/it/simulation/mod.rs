@@ -28,14 +28,18 @@ pub(crate) enum Profile {
     Tight,
 }
 
-fn run(seed: u64, reactors: usize, profile: Profile, crash: Crash) {
+/// True: the cleaner had something to do in it.
+fn run(seed: u64, reactors: usize, profile: Profile, crash: Crash) -> bool {
     let mut world = World::new(seed, reactors, profile, crash);
     for _ in 0..4000 {
         world.step();
     }
     world.drain();
     world.check_promises();
+    world.look_at_logs();
+    let cleaned = world.cleaned;
     world.leave();
+    cleaned
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -51,11 +55,21 @@ fn simulate_with(test: &str, reactors: usize, profile: Profile, crash: Crash) {
         Some(seed) => seed..seed + 1,
         None => 0..number("STILLWIRE_SEEDS").unwrap_or(SEEDS),
     };
+    let many = seeds.end - seeds.start;
+    let mut cleaned = 0;
     for seed in seeds {
-        if catch_unwind(AssertUnwindSafe(|| run(seed, reactors, profile, crash))).is_err() {
-            panic!("repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}");
+        match catch_unwind(AssertUnwindSafe(|| run(seed, reactors, profile, crash))) {
+            Ok(has) => cleaned += u64::from(has),
+            Err(_) => panic!(
+                "repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}"
+            ),
         }
     }
+    println!("{test}: the cleaner ran in {cleaned} of {many}");
+    assert!(
+        many < SEEDS || crash == Crash::Never || cleaned > many / 4,
+        "the cleaner ran in {cleaned} of {many} only"
+    );
 }
 
 /// Seeds of each kind: together they take some 20 s on two cores.

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) crash: Crash,
     pub(crate) seed: u64,
     pub(crate) slices: Slices,
+    /// The cleaner has taken segments away.
+    pub(crate) cleaned: bool,
     /// Messages that a limit dropped before the last crash.
     pub(crate) dropped_before: u64,
     /// Nothing new is begun any more.
@@ -89,6 +91,7 @@ impl World {
             crash,
             seed,
             slices,
+            cleaned: false,
             dropped_before: 0,
             draining: false,
         };

@@ -46,6 +46,8 @@ pub struct Options {
     pub max_connections: Option<u32>,
     /// Kept by the caller, for a restart; otherwise a fresh one.
     pub data_dir: Option<PathBuf>,
+    /// The policy for full queues, if not the default one.
+    pub queue_full: Option<&'static str>,
 }
 
 /// A running server. Killed when dropped; a test in which it died by itself fails.
@@ -71,6 +73,7 @@ impl Server {
             mqtt: mqtt.to_vec(),
             max_connections: None,
             data_dir: None,
+queue_full: None,
         })
     }
 
@@ -229,6 +232,9 @@ fn stillwire(options: &Options, dir: &Path) -> Command {
     let mut file = String::from("[mqtt]\n");
     for (key, value) in &options.mqtt {
         writeln!(file, "{key} = {value}").expect("a string takes it");
+    }
+    if let Some(policy) = options.queue_full {
+        writeln!(file, "queue_full = \"{policy}\"").expect("a string takes it");
     }
     let config = dir.join("stillwire.toml");
     fs::write(&config, file).expect("the configuration file");
