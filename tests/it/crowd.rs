@@ -42,7 +42,7 @@ fn forty_thousand_come_are_served_and_go() {
         mqtt: vec![("sys_interval", 0)],
         max_connections: Some(count as u32 + 1000),
         data_dir: None,
-queue_full: None,
+        queue_full: None,
     });
     let empty = settled(&server);
     let (mut held_most, mut after) = (0, Vec::new());
@@ -86,7 +86,7 @@ fn crowd_costs_what_the_limits_say() {
         mqtt: vec![("sys_interval", 0)],
         max_connections: None,
         data_dir: None,
-queue_full: None,
+        queue_full: None,
     });
     let first = Crowd::new(server.addr, 0..count, 0);
     first.bring(count);
@@ -119,7 +119,7 @@ fn crowd_turns_over_and_costs_no_more() {
         mqtt: vec![("sys_interval", 0)],
         max_connections: None,
         data_dir: None,
-queue_full: None,
+        queue_full: None,
     });
     let empty = settled(&server);
     let mut halves: Vec<Crowd> = (0..2_usize)

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::durable::{Place, lacks, lasting, sleeper};
-use super::support::{Client, Event, PATIENCE, Packet, Publish, Server, with_one_and_three_reactors};
+use super::support::{
+    Client, Event, PATIENCE, Packet, Publish, Server, with_one_and_three_reactors,
+};
 
 with_one_and_three_reactors!(
     what_waited_too_long_is_dropped,
@@ -202,7 +204,11 @@ fn all_queues_together_are_limited_by_bytes(reactors: usize) {
     assert_eq!(fill(&server, "first"), (7, 0x97));
     assert_eq!(fill(&server, "second"), (0, 0x97));
     let server = place.kill_and_start(server);
-    assert_eq!(fill(&server, "second"), (0, 0x97), "counted again at a start");
+    assert_eq!(
+        fill(&server, "second"),
+        (0, 0x97),
+        "counted again at a start"
+    );
     assert_eq!(contents(&server, "first").len(), 7);
     assert_eq!(fill(&server, "second"), (7, 0x97));
     assert_eq!(contents(&server, "second").len(), 7);

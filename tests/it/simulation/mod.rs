@@ -60,9 +60,9 @@ fn simulate_with(test: &str, reactors: usize, profile: Profile, crash: Crash) {
     for seed in seeds {
         match catch_unwind(AssertUnwindSafe(|| run(seed, reactors, profile, crash))) {
             Ok(has) => cleaned += u64::from(has),
-            Err(_) => panic!(
-                "repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}"
-            ),
+            Err(_) => {
+                panic!("repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}")
+            }
         }
     }
     println!("{test}: the cleaner ran in {cleaned} of {many}");

@@ -73,7 +73,7 @@ impl Server {
             mqtt: mqtt.to_vec(),
             max_connections: None,
             data_dir: None,
-queue_full: None,
+            queue_full: None,
         })
     }
 
