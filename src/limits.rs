@@ -404,6 +404,13 @@ pub const MANIFEST_BYTES: u64 = 64 << 10;
 /// keeps a damaged log from asking for gigabytes.
 pub const QUEUE_SPAN: usize = 1 << 22;
 
+/// The most that `mqtt.queue_messages` may allow. As many wait; before them are those in flight, and places of some that are done already.
+pub const QUEUE_MESSAGES_MAX: u64 = 4_000_000;
+const _: () = assert!(
+    QUEUE_MESSAGES_MAX as usize + 2 * u16::MAX as usize <= QUEUE_SPAN,
+    "a queue that is within its limit fits into the store"
+);
+
 /// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
 pub const SESSIONS_PAGE: usize = 1024;
 

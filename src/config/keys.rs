@@ -222,7 +222,7 @@ keys! {
         "Longest session expiry; also that of MQTT 3 sessions with clean session 0. 4294967295: sessions never expire.";
     mqtt.max_sessions: count(1, SESSIONS),
         "Sessions at most, connected or not.";
-    mqtt.queue_messages: count(1, 10_000_000),
+    mqtt.queue_messages: count(1, limits::QUEUE_MESSAGES_MAX),
         "Messages one session's queue holds at most.";
     mqtt.queue_bytes: bytes(1024, U32),
         "Bytes one session's queue holds at most.";
