@@ -385,6 +385,9 @@ pub const SPARES: usize = 4;
 /// How long a segment should last. Preparing one takes a disk milliseconds, and half a second when it is busy.
 pub const SEGMENT_LASTS: Duration = Duration::from_secs(1);
 
+/// Milliseconds between two lines of the same kind about a log in trouble: a disk that is full for a second at a time fills no disk with lines.
+pub const TROUBLE_PAUSE_MILLIS: u64 = 10_000;
+
 /// How long a full disk is left alone before it is asked again.
 pub const DISK_RETRY: Duration = Duration::from_secs(1);
 

@@ -91,7 +91,7 @@ impl Logs {
         // A packet, with what stands around a message in the log.
         let payload = config.mqtt.max_packet_size as usize + limits::RECORD_MARGIN;
         let shape = Shape {
-            payload: payload.min(limits::SEGMENT_BYTES_MAX / 2),
+            payload,
             ..Shape::default()
         };
         let manifest = match Manifest::read(&data)? {

@@ -25,6 +25,7 @@ pub mod seats;
 mod serve;
 pub mod slots;
 pub mod token;
+pub mod trouble;
 mod turn;
 
 use std::collections::VecDeque;
@@ -217,6 +218,8 @@ pub struct Reactor {
     due: Vec<u32>,
     /// Nanoseconds of the longest turn of this tick that met a bound.
     longest_turn: u64,
+    /// What was said about the log.
+    trouble: trouble::Watch,
     crowd: Crowd,
     drain_timeout: Duration,
     /// How far a drain has come through the slots.
@@ -294,6 +297,7 @@ impl Reactor {
         Ok(Self {
             me,
             reactors: lines.boxes.len(),
+            trouble: trouble::Watch::new(shard.store().log().trouble()),
             shard,
             io: Io {
                 connections: Connections::new(

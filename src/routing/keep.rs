@@ -37,6 +37,8 @@ pub(super) struct Keep {
     unsaved: Vec<SessionId>,
     /// A session has begun or ended since a CONNECT came.
     pub(super) changed: bool,
+    /// Queued messages that could not be read back.
+    pub(super) unreadable: u64,
     /// The log has more dead records than it should.
     pub(super) cleaning: bool,
     /// What is left of a start.
@@ -57,6 +59,7 @@ impl Keep {
             unreceived: Vec::new(),
             unsaved: Vec::new(),
             changed: false,
+            unreadable: 0,
             cleaning: false,
             restoring: restore::Restoring::default(),
             scratch: Vec::new(),
@@ -283,6 +286,12 @@ impl Shard {
         counters.store_live_bytes.set(stats.live);
         counters.store_log_bytes.set(stats.log);
         counters.store_segments.set(stats.segments as u64);
+        counters.store_syncs.set(self.keep.store.log().syncs());
+    }
+
+    /// Queued messages that could not be read back, since the start.
+    pub fn unreadable(&self) -> u64 {
+        self.keep.unreadable
     }
 
     /// The store, for tests and tools.

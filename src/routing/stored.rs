@@ -491,7 +491,8 @@ impl Shard {
         let read = self.keep.store.item(idx, seq);
         let read = read.and_then(|item| Some((Body::read(item.body).ok()?, meta(&item)?)));
         let Some((body, meta)) = read else {
-            // The store has reported what it can't read.
+            // The reactor says so.
+            self.keep.unreadable += 1;
             self.counters().dropped_store.add(1);
             self.finish(idx, seq);
             return;

@@ -45,7 +45,8 @@ pub struct Shape {
     pub smallest: usize,
     /// Bytes of the largest. A power of two.
     pub largest: usize,
-    /// Bytes of the largest payload that is ever appended: every segment can hold it.
+    /// Bytes of the largest payload that is ever appended. Every segment can hold it, unless it needs more than the largest: then one of those
+    /// that are prepared can.
     pub payload: usize,
 }
 
@@ -65,9 +66,13 @@ impl Shape {
         let wanted = usize::try_from(bytes / limits::SEGMENTS_OF_A_LOG)
             .unwrap_or(usize::MAX)
             .clamp(self.smallest, self.largest);
-        let needed = footprint(self.payload) + 2 * HEAD;
         // The largest power of two that is not above what is wanted.
-        (1 << wanted.ilog2()).max(needed.next_power_of_two())
+        (1 << wanted.ilog2()).max(self.standing().min(self.largest))
+    }
+
+    /// The size of a segment that holds the largest payload: one is always prepared.
+    pub(super) fn standing(&self) -> usize {
+        (footprint(self.payload) + 2 * HEAD).next_power_of_two()
     }
 }
 
@@ -508,6 +513,22 @@ impl Log {
             Medium::Disk(line) => line.failed(),
             Medium::None => false,
         }
+    }
+
+    /// Syncs done since it was opened.
+    pub fn syncs(&self) -> u64 {
+        match &self.medium {
+            Medium::Disk(line) => line.syncs(),
+            Medium::Heap(_) | Medium::None => 0,
+        }
+    }
+
+    /// Segments of which a page could not be read or written since they were mapped, by the names of their files.
+    pub fn damaged(&self) -> impl Iterator<Item = &str> {
+        let chunks = self.sealed.iter().chain(&self.active);
+        chunks
+            .filter(|chunk| chunk.segment.damaged())
+            .map(|chunk| chunk.name.as_str())
     }
 
     /// What the operator should know, if anything: it is there as long as it holds.

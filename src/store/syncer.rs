@@ -62,6 +62,9 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// Prepared segments with which a log takes messages: one to go on in, and one that is left for what makes room.
+const ENOUGH: usize = 2;
+
 /// A segment that nobody has begun.
 struct Spare {
     number: u64,
@@ -85,6 +88,10 @@ pub(super) struct Line {
     size: AtomicUsize,
     /// Bytes of the largest segment that is made for speed.
     largest: usize,
+    /// Bytes that one of those prepared has to have always, for the largest record.
+    standing: usize,
+    /// Bytes of the smallest segment that is of use: what a disk that is nearly full is asked for.
+    least: usize,
     /// Bytes that the next one has to have, for a record that fits none.
     demand: AtomicUsize,
     ready: AtomicUsize,
@@ -102,6 +109,8 @@ pub(super) struct Line {
     /// Appended up to here, as of the last wish for a sync.
     end: AtomicU64,
     synced: AtomicU64,
+    /// Syncs done.
+    syncs: AtomicU64,
     failed: AtomicBool,
     /// Nobody appends any more.
     ended: AtomicBool,
@@ -121,7 +130,9 @@ impl Line {
     /// longer than it gets for a second try; then the log refuses, and says why.
     fn wait_for_spares(&self) {
         let missing = |spares: &mut VecDeque<Spare>| {
-            spares.len() < limits::SPARES && lock(&self.trouble).is_none()
+            let largest = spares.iter().map(|spare| spare.segment.len()).max();
+            let few = spares.len() < limits::SPARES || largest < Some(self.standing);
+            few && lock(&self.trouble).is_none()
         };
         let spares = lock(&self.spares);
         let waited = self
@@ -231,6 +242,8 @@ impl Syncer {
             wake,
             size: AtomicUsize::new(shape.next(0)),
             largest: shape.largest,
+            standing: shape.standing(),
+            least: shape.next(0),
             demand: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             spares: Mutex::default(),
@@ -242,6 +255,7 @@ impl Syncer {
             leaving: Mutex::default(),
             end: AtomicU64::new(base),
             synced: AtomicU64::new(synced),
+            syncs: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             trouble: Mutex::default(),
@@ -290,7 +304,7 @@ impl Handle {
         self.line.ready.load(Ordering::Relaxed)
     }
 
-    /// The oldest prepared segment that is large enough; `wanted` is the size of the ones to come.
+    /// The smallest prepared segment that is large enough, and of those the oldest; `wanted` is the size of the ones to come.
     pub(super) fn take(&self, wanted: usize, needed: usize) -> Option<(u64, String, Segment)> {
         let line = &*self.line;
         line.size.store(wanted, Ordering::Relaxed);
@@ -299,7 +313,10 @@ impl Handle {
             let fits = |spare: &Spare| spare.segment.len() >= needed;
             let spare = spares
                 .iter()
-                .position(fits)
+                .enumerate()
+                .filter(|(_, spare)| fits(spare))
+                .min_by_key(|(_, spare)| spare.segment.len())
+                .map(|(at, _)| at)
                 .and_then(|at| spares.remove(at));
             line.ready.store(spares.len(), Ordering::Relaxed);
             spare
@@ -338,6 +355,10 @@ impl Handle {
 
     pub(super) fn synced(&self) -> u64 {
         self.line.synced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.line.syncs.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -416,14 +437,23 @@ impl Inner {
     /// Prepares what is missing; false: it could not.
     fn prepare_for(&self, line: &Line) -> bool {
         let boost = lock(&line.pace).boost(line.begun.load(Ordering::Relaxed));
+        // A disk that is nearly full may have room for smaller ones.
+        let mut is_short = false;
         loop {
-            let demand = line.demand.load(Ordering::Relaxed);
+            let asked = line.demand.load(Ordering::Relaxed);
             let ready = line.ready.load(Ordering::Relaxed);
+            let is_met = |spare: &Spare| spare.segment.len() >= line.standing;
+            let demand = if ready >= limits::SPARES && !lock(&line.spares).iter().any(is_met) {
+                asked.max(line.standing)
+            } else {
+                asked
+            };
             if line.failed.load(Ordering::Relaxed) || (ready >= limits::SPARES && demand == 0) {
                 return true;
             }
             let size = line.size.load(Ordering::Relaxed);
             let size = size.max((size * boost).min(line.largest));
+            let size = if is_short { line.least } else { size };
             let size = size.max(demand.next_power_of_two());
             let number = line.next.fetch_add(1, Ordering::Relaxed);
             let path = line.path(number);
@@ -450,23 +480,30 @@ impl Inner {
                     lock(&line.unsynced).insert(number, file);
                     let mut spares = lock(&line.spares);
                     spares.push_back(Spare { number, segment });
-                    line.ready.store(spares.len(), Ordering::Relaxed);
+                    let ready = spares.len();
+                    line.ready.store(ready, Ordering::Relaxed);
                     drop(spares);
                     line.made.notify_all();
                     // A larger one may be wanted by now; then it stays.
                     let met = line.demand.compare_exchange(
-                        demand,
+                        asked,
                         0,
                         Ordering::Relaxed,
                         Ordering::Relaxed,
                     );
                     _ = met;
-                    line.healed(|trouble| matches!(trouble, Trouble::Full(..)));
+                    if ready >= ENOUGH {
+                        line.healed(|trouble| matches!(trouble, Trouble::Full(..)));
+                    }
                 }
                 // A log of an earlier life has just made it, and removes it.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(_) if size > line.least.max(demand.next_power_of_two()) => is_short = true,
                 Err(error) => {
-                    line.trouble(Trouble::Full(path, error.to_string()));
+                    // Fewer than there should be are no trouble yet.
+                    if ready < ENOUGH {
+                        line.trouble(Trouble::Full(path, error.to_string()));
+                    }
                     line.made.notify_all();
                     return false;
                 }
@@ -578,6 +615,7 @@ impl Inner {
             }
         }
         drop(unsynced);
+        line.syncs.fetch_add(1, Ordering::Relaxed);
         line.synced.fetch_max(end, Ordering::Release);
     }
 

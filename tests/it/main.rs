@@ -20,6 +20,7 @@ mod crowd;
 mod durable;
 mod expiry;
 mod flow;
+mod full;
 mod greedy;
 mod hostile;
 mod limits;
