@@ -108,8 +108,8 @@ impl News {
 mod tests {
     use super::*;
 
-    fn full(file: &str) -> Option<Trouble> {
-        Some(Trouble::Full(file.into(), "no space".into()))
+    fn full(file: &str) -> Trouble {
+        Trouble::Full(file.into(), "no space".into())
     }
 
     #[test]
@@ -117,12 +117,12 @@ mod tests {
         let mut watch = Watch::default();
         let pause = limits::TROUBLE_PAUSE_MILLIS;
         assert_eq!(watch.look_at(None, Millis(0)), None);
-        let news = watch.look_at(full("1"), Millis(1));
-        assert_eq!(news, full("1").map(News::Begun));
+        let news = watch.look_at(Some(full("1")), Millis(1));
+        assert_eq!(news, Some(News::Begun(full("1"))));
         // Each try has another file.
-        assert_eq!(watch.look_at(full("2"), Millis(1 + pause)), None);
+        assert_eq!(watch.look_at(Some(full("2")), Millis(1 + pause)), None);
         let news = watch.look_at(None, Millis(2 + pause));
-        assert_eq!(news, full("1").map(News::Over));
+        assert_eq!(news, Some(News::Over(full("1"))));
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         let said: usize = (0..10 * pause)
             .step_by(100)
             .filter_map(|at| {
-                let trouble = if at / 100 % 2 == 0 { full("x") } else { None };
+                let trouble = (at / 100 % 2 == 0).then(|| full("x"));
                 watch.look_at(trouble, Millis(at))
             })
             .count();
@@ -141,8 +141,8 @@ mod tests {
 
     #[test]
     fn what_was_said_at_the_start_is_not_said_again() {
-        let mut watch = Watch::new(full("1"));
-        assert_eq!(watch.look_at(full("2"), Millis(0)), None);
+        let mut watch = Watch::new(Some(full("1")));
+        assert_eq!(watch.look_at(Some(full("2")), Millis(0)), None);
         assert!(watch.look_at(None, Millis(0)).is_some());
     }
 

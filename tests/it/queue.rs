@@ -213,3 +213,23 @@ fn all_queues_together_are_limited_by_bytes(reactors: usize) {
     assert_eq!(fill(&server, "second"), (7, 0x97));
     assert_eq!(contents(&server, "second").len(), 7);
 }
+
+/// Most messages are small, and so are the files that are prepared for them: one is always there for the largest.
+#[test]
+fn a_message_as_large_as_a_packet_may_be_is_stored() {
+    if lacks() {
+        return;
+    }
+    let size = 100 << 20;
+    let place = place(1, "refuse", &[("max_packet_size", size)]);
+    let server = place.start();
+    sleeper(&server, 5, "large", "large");
+    let payload = vec![b'x'; size as usize - 100];
+    let mut publisher = server.client(5, "publisher");
+    assert_eq!(publisher.publish("large", &payload, 1), 0);
+    let server = place.kill_and_start(server);
+    let (mut client, present) = server.connect(&lasting(5, "large"));
+    assert!(present);
+    assert!(client.take().payload == payload);
+    client.fence();
+}
