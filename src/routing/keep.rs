@@ -232,11 +232,24 @@ impl Shard {
 
     /// Once a tick: what found no room in the store is tried again, and the log is looked at.
     pub(super) fn tend_store(&mut self, now: Millis, port: &mut impl Port) {
-        // What the store could not record it keeps, and tries again.
-        if self.keep.store.commit().is_ok() {
+        // What the store could not record it keeps, and tries again; but when the disk has failed, nothing is recorded any more.
+        if self.keep.store.commit().is_ok() && !self.keep.store.log().failed() {
             self.release_unreceived(now, port);
         }
-        for id in std::mem::take(&mut self.keep.unsaved) {
+        self.save_unsaved();
+        for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
+            self.settled(session, receipt, outcome, port);
+        }
+        self.keep.cleaning = true;
+        self.count_store();
+    }
+
+    /// Records which sessions have come and gone while there was no room. Each once, however often it did, and as far as there is room.
+    fn save_unsaved(&mut self) {
+        let mut unsaved = std::mem::take(&mut self.keep.unsaved);
+        unsaved.sort_unstable_by_key(|id| (id.idx, id.serial));
+        unsaved.dedup();
+        while let Some(id) = unsaved.pop() {
             if let Some(idx) = self.live(id) {
                 if self.sessions[idx].conn().is_some() {
                     self.record_online(idx);
@@ -244,12 +257,11 @@ impl Shard {
                     self.record_offline(idx);
                 }
             }
+            if !self.keep.unsaved.is_empty() {
+                break;
+            }
         }
-        for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
-            self.settled(session, receipt, outcome, port);
-        }
-        self.keep.cleaning = true;
-        self.count_store();
+        self.keep.unsaved.append(&mut unsaved);
     }
 
     /// One slice of giving space back. True: there is more.
