@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::port::Port;
 use super::waits::Waits;
-use super::{Sessions, Shard, groups, restore};
+use super::{Sessions, Shard, groups, restore, stored};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits;
 use crate::session::durable::{self, Core, Note, Subscription};
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::session::{Flags, Session, Will};
-use crate::store::{self, Refused, Store};
+use crate::store::{self, Queue, Refused, Store};
 use crate::topic::Index;
 use crate::topic::arena::Arena;
 
@@ -125,6 +125,7 @@ impl Parts<'_> {
         &self,
         idx: SessionIdx,
         ends: Option<u64>,
+        unsent: Option<u32>,
         will_due: Option<u64>,
         out: &mut Vec<u8>,
     ) {
@@ -135,7 +136,7 @@ impl Parts<'_> {
             client_id: self.ids.text(session.client_id),
             expiry: session.expiry().unwrap_or(0),
             ends,
-            unsent: None,
+            unsent,
             will: extras
                 .and_then(|extras| extras.will.as_ref())
                 .map(stored_will),
@@ -181,7 +182,7 @@ impl Shard {
             groups: &self.groups,
             restoring: &self.keep.restoring,
         };
-        parts.describe(idx, None, None, &mut state);
+        parts.describe(idx, None, None, None, &mut state);
         let done = self.keep.store.create(session, &state);
         self.keep.scratch = state;
         if done.is_ok() {
@@ -279,10 +280,14 @@ impl Shard {
                 Tick(u32::MAX) => u64::MAX,
                 Tick(tick) => times.0 + u64::from(tick) * times.1,
             };
-            let describe = |session: SessionId, out: &mut Vec<u8>| {
+            let describe = |session: SessionId, queue: Option<&Queue>, out: &mut Vec<u8>| {
                 let held = &parts.sessions[session.idx];
                 let due = held.extras().and_then(|extras| extras.will_due);
-                parts.describe(session.idx, held.until().map(unix), due.map(unix), out);
+                let ends = held.until().map(unix);
+                // Of an absent session that is known, as it was when it left.
+                let next = u32::from(held.last_id);
+                let unsent = ends.map(|_| queue.map_or(next, stored::unsent));
+                parts.describe(session.idx, ends, unsent, due.map(unix), out);
             };
             self.keep.cleaning = self.keep.store.clean(limits::CLEAN_SLICE, describe);
         }

@@ -32,13 +32,18 @@ fn packet_id(seq: u32) -> PacketId {
     PacketId::new((seq % IDS + 1) as u16).expect("at least 1")
 }
 
+/// The packet identifier before that of a message.
+pub(super) fn last_id_before(seq: u32) -> u16 {
+    (seq % IDS) as u16
+}
+
 /// How many numbers from one to a later one.
 pub(super) fn distance(from: u32, to: u32) -> u32 {
     ((u64::from(to) + NUMBERS - u64::from(from)) % NUMBERS) as u32
 }
 
 /// The first message that was never sent.
-fn unsent(queue: &Queue) -> u32 {
+pub(super) fn unsent(queue: &Queue) -> u32 {
     let head = queue.head();
     if distance(head, queue.sent) > distance(head, queue.sent_before) {
         queue.sent
