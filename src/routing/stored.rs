@@ -316,11 +316,11 @@ impl Shard {
         true
     }
 
-    /// Past those that were never sent and are gone.
+    /// Past those that are gone; and past those that the client has, so they were sent, even where that was not known.
     fn skip_gone(&mut self, idx: SessionIdx) {
         if let Some(queue) = self.keep.store.queue_mut(idx) {
             let mut seq = unsent(queue);
-            while seq != queue.tail() && queue.state(seq) == State::Gone {
+            while seq != queue.tail() && queue.state(seq) != State::Waiting {
                 seq = Queue::after(seq);
                 queue.sent_before = seq;
             }
