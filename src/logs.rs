@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -147,11 +148,22 @@ impl Logs {
             self.manifest.key(number),
         );
         let opened = Log::open(&directory, key, number, self.shape, &self.syncer, wake)?;
+        sync_directories(&self.data, &self.manifest)?;
         let found = Recovered::read(opened, key);
         report(&found);
         await_room(&found.store);
         Ok(found)
     }
+}
+
+/// The directories above the logs stay, whatever happens to the power: the logs see to their own files alone.
+fn sync_directories(data: &Path, manifest: &Manifest) -> Result<(), OpenError> {
+    for directory in [&*Manifest::directory(data, manifest.generation), data] {
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| OpenError::Directory(directory.to_owned(), error))?;
+    }
+    Ok(())
 }
 
 /// The first segment is being prepared: nobody is refused because of that. A full disk is no reason to wait, for what is stored can be read.
@@ -249,7 +261,12 @@ fn rewrite(data: &Path, old: &Manifest, new: &Manifest, shape: Shape) -> Result<
     let syncer = Syncer::start(Duration::ZERO).map_err(LogsError::Thread)?;
     let mut found = Vec::with_capacity(old.reactors as usize);
     for reactor in 0..old.reactors {
-        let Some(opened) = Log::view(&old.log(data, reactor))? else {
+        let directory = old.log(data, reactor);
+        // A server that ended before its reactors had started, say because its address was taken, has left a manifest and nothing else.
+        if !directory.try_exists().unwrap_or(true) {
+            continue;
+        }
+        let Some(opened) = Log::view(&directory)? else {
             continue;
         };
         let recovered = Recovered::read(opened, old.key(reactor));
@@ -295,7 +312,10 @@ fn rewrite(data: &Path, old: &Manifest, new: &Manifest, shape: Shape) -> Result<
                 target.store.keep(key, &[value])
             })(&mut Moved::default(), &mut targets[at])?;
         }
-        for (moved, target) in moved.into_iter().zip(&mut targets) {
+        for (mut moved, target) in moved.into_iter().zip(&mut targets) {
+            until_room(data, |_: &mut Moved, target: &mut Target| {
+                target.store.commit()
+            })(&mut moved, target)?;
             moved
                 .finish(&mut target.store)
                 .map_err(|_| full(data, &target.store))?;
@@ -313,6 +333,7 @@ fn rewrite(data: &Path, old: &Manifest, new: &Manifest, shape: Shape) -> Result<
             }
         }
     }
+    sync_directories(data, new)?;
     Ok(())
 }
 
@@ -387,4 +408,21 @@ fn move_session(
         target.store.remove(new);
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_never_began_may_begin_with_other_reactors() {
+        let path = std::env::temp_dir().join(format!("stillwire-logs-{}", std::process::id()));
+        let data = DataDir::lock(&path).unwrap();
+        // As far as this a server comes whose address is taken.
+        drop(Logs::open(&data, &Config::new(2, 10), 2).unwrap());
+        let logs = Logs::open(&data, &Config::new(3, 10), 3);
+        let reactors = logs.map(|logs| logs.manifest.reactors);
+        std::fs::remove_dir_all(&path).unwrap();
+        assert_eq!(reactors.unwrap(), 3);
+    }
 }

@@ -259,6 +259,8 @@ impl Shard {
     /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout or not enough in twice
     /// that, must not hold them up any longer.
     fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        // What kept its messages may have been the queues of others.
+        self.pump(idx, now, port);
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;
         };

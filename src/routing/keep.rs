@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::port::Port;
 use super::waits::Waits;
-use super::{Sessions, Shard, groups, restore};
+use super::{Sessions, Shard, groups, restore, stored};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits;
 use crate::session::durable::{self, Core, Note, Subscription};
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::session::{Flags, Session, Will};
-use crate::store::{self, Refused, Store};
+use crate::store::{self, Queue, Refused, Store};
 use crate::topic::Index;
 use crate::topic::arena::Arena;
 
@@ -128,6 +128,7 @@ impl Parts<'_> {
         &self,
         idx: SessionIdx,
         ends: Option<u64>,
+        unsent: Option<u32>,
         will_due: Option<u64>,
         out: &mut Vec<u8>,
     ) {
@@ -138,7 +139,7 @@ impl Parts<'_> {
             client_id: self.ids.text(session.client_id),
             expiry: session.expiry().unwrap_or(0),
             ends,
-            unsent: None,
+            unsent,
             will: extras
                 .and_then(|extras| extras.will.as_ref())
                 .map(stored_will),
@@ -184,7 +185,7 @@ impl Shard {
             groups: &self.groups,
             restoring: &self.keep.restoring,
         };
-        parts.describe(idx, None, None, &mut state);
+        parts.describe(idx, None, None, None, &mut state);
         let done = self.keep.store.create(session, &state);
         self.keep.scratch = state;
         if done.is_ok() {
@@ -235,11 +236,24 @@ impl Shard {
 
     /// Once a tick: what found no room in the store is tried again, and the log is looked at.
     pub(super) fn tend_store(&mut self, now: Millis, port: &mut impl Port) {
-        // What the store could not record it keeps, and tries again.
-        if self.keep.store.commit().is_ok() {
+        // What the store could not record it keeps, and tries again; but when the disk has failed, nothing is recorded any more.
+        if self.keep.store.commit().is_ok() && !self.keep.store.log().failed() {
             self.release_unreceived(now, port);
         }
-        for id in std::mem::take(&mut self.keep.unsaved) {
+        self.save_unsaved();
+        for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
+            self.settled(session, receipt, outcome, port);
+        }
+        self.keep.cleaning = true;
+        self.count_store();
+    }
+
+    /// Records which sessions have come and gone while there was no room. Each once, however often it did, and as far as there is room.
+    fn save_unsaved(&mut self) {
+        let mut unsaved = std::mem::take(&mut self.keep.unsaved);
+        unsaved.sort_unstable_by_key(|id| (id.idx, id.serial));
+        unsaved.dedup();
+        while let Some(id) = unsaved.pop() {
             if let Some(idx) = self.live(id) {
                 if self.sessions[idx].conn().is_some() {
                     self.record_online(idx);
@@ -247,12 +261,11 @@ impl Shard {
                     self.record_offline(idx);
                 }
             }
+            if !self.keep.unsaved.is_empty() {
+                break;
+            }
         }
-        for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
-            self.settled(session, receipt, outcome, port);
-        }
-        self.keep.cleaning = true;
-        self.count_store();
+        self.keep.unsaved.append(&mut unsaved);
     }
 
     /// One slice of giving space back. True: there is more.
@@ -270,10 +283,14 @@ impl Shard {
                 Tick(u32::MAX) => u64::MAX,
                 Tick(tick) => times.0 + u64::from(tick) * times.1,
             };
-            let describe = |session: SessionId, out: &mut Vec<u8>| {
+            let describe = |session: SessionId, queue: Option<&Queue>, out: &mut Vec<u8>| {
                 let held = &parts.sessions[session.idx];
                 let due = held.extras().and_then(|extras| extras.will_due);
-                parts.describe(session.idx, held.until().map(unix), due.map(unix), out);
+                let ends = held.until().map(unix);
+                // Of an absent session that is known, as it was when it left.
+                let next = u32::from(held.last_id);
+                let unsent = ends.map(|_| queue.map_or(next, stored::unsent));
+                parts.describe(session.idx, ends, unsent, due.map(unix), out);
             };
             self.keep.cleaning = self.keep.store.clean(limits::CLEAN_SLICE, describe);
         }

@@ -231,6 +231,12 @@ impl Shard {
         if !had.is_empty() {
             self.keep.restoring.had.insert(id, had);
         }
+        if let Some(next) = unsent
+            && self.keep.store.queue(id.idx).is_none()
+        {
+            // Its numbers go on where they were: what is said of them holds for the messages to come.
+            session.last_id = super::stored::last_id_before(next);
+        }
         self.restore_queue(id.idx, unsent);
         Some(session)
     }

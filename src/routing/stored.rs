@@ -32,13 +32,18 @@ fn packet_id(seq: u32) -> PacketId {
     PacketId::new((seq % IDS + 1) as u16).expect("at least 1")
 }
 
+/// The packet identifier before that of a message.
+pub(super) fn last_id_before(seq: u32) -> u16 {
+    (seq % IDS) as u16
+}
+
 /// How many numbers from one to a later one.
 pub(super) fn distance(from: u32, to: u32) -> u32 {
     ((u64::from(to) + NUMBERS - u64::from(from)) % NUMBERS) as u32
 }
 
 /// The first message that was never sent.
-fn unsent(queue: &Queue) -> u32 {
+pub(super) fn unsent(queue: &Queue) -> u32 {
     let head = queue.head();
     if distance(head, queue.sent) > distance(head, queue.sent_before) {
         queue.sent
@@ -87,9 +92,17 @@ impl Shard {
         if message.doubtful && self.has_already(idx, message) {
             return;
         }
+        let holds = |shard: &Self| {
+            let flow = shard.sessions[idx].flow.as_ref();
+            flow.is_some_and(|flow| flow.held() > 0)
+        };
+        if holds(self) {
+            // Others' queues may have made room: then those that are held go first.
+            self.pump_stored(idx, now, port);
+        }
+        let waits = holds(self);
         let session = &self.sessions[idx];
         let conn = session.conn();
-        let waits = session.flow.as_ref().is_some_and(|flow| flow.held() > 0);
         if waits || !self.has_stored_room(idx, message.stored_weight()) {
             if conn.is_some() && !session.flags.has(Flags::PAUSED) {
                 self.counters().queued.add(1);
@@ -121,7 +134,7 @@ impl Shard {
             if self.transmit(idx, message, grant, Some(packet_id(seq)), false, now, port) {
                 self.launched(idx, seq);
             } else {
-                self.finish(idx, seq);
+                self.pass(idx, seq);
             }
         }
     }
@@ -303,11 +316,11 @@ impl Shard {
         true
     }
 
-    /// Past those that were never sent and are gone.
+    /// Past those that are gone; and past those that the client has, so they were sent, even where that was not known.
     fn skip_gone(&mut self, idx: SessionIdx) {
         if let Some(queue) = self.keep.store.queue_mut(idx) {
             let mut seq = unsent(queue);
-            while seq != queue.tail() && queue.state(seq) == State::Gone {
+            while seq != queue.tail() && queue.state(seq) != State::Waiting {
                 seq = Queue::after(seq);
                 queue.sent_before = seq;
             }
@@ -408,6 +421,16 @@ impl Shard {
         }
     }
 
+    /// The next message is not for this client: it is done, and the one behind it is the next.
+    fn pass(&mut self, idx: SessionIdx, seq: u32) {
+        self.finish(idx, seq);
+        if let Some(queue) = self.keep.store.queue_mut(idx)
+            && queue.sent == seq
+        {
+            queue.sent = Queue::after(seq);
+        }
+    }
+
     /// A new connection: everything that is not done is to be sent again, in order (section 4.4).
     pub(super) fn stored_reconnected(&mut self, idx: SessionIdx) {
         let waits = self.must_wait();
@@ -440,8 +463,15 @@ impl Shard {
         }
     }
 
-    /// Sends from a durable session's queue while the window and the connection have room; then held messages move up.
+    /// Sends from a durable session's queue while the window and the connection have room; then held messages move up, and may be sent as well.
     pub(super) fn pump_stored(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        self.send_waiting(idx, now, port);
+        while self.admit_held(idx, now, port) {
+            self.send_waiting(idx, now, port);
+        }
+    }
+
+    fn send_waiting(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let window = self.sessions[idx].window(self.mqtt().max_inflight);
         while let Some(conn) = self.sessions[idx].conn()
             && port.has_room(conn)
@@ -476,7 +506,6 @@ impl Shard {
                 }
             }
         }
-        self.admit_held(idx, now, port);
     }
 
     fn send_stored(
@@ -529,8 +558,9 @@ impl Shard {
         }
     }
 
-    /// Messages that were over the limits move up into the queue, and their publishers are told.
-    fn admit_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+    /// Messages that were over the limits move up into the queue, and their publishers are told. True: some did.
+    fn admit_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) -> bool {
+        let mut some = false;
         while let Some(front) = self.sessions[idx]
             .flow
             .as_ref()
@@ -541,7 +571,9 @@ impl Shard {
             self.counters().queued.sub(1);
             self.store_held(idx, &delivery, now);
             self.settle(&delivery.message, port);
+            some = true;
         }
+        some
     }
 
     /// A message that was held for a durable session goes into its queue.

@@ -163,6 +163,14 @@ const META_RETAIN: u8 = 2;
 const META_IDS: u8 = 4;
 const META_GROUP: u8 = 8;
 
+/// Bytes of the longest meta: the store has 16 bits for the length.
+const META_BYTES: usize = u16::MAX as usize;
+/// Bytes of a meta beside its subscription identifiers and names.
+const META_HEAD: usize = 1 + 2 + 2 + 2;
+/// Subscription identifiers that are stored: as many overlapping filters of one client are no use to anybody.
+const META_IDS_MOST: usize = 16_000;
+const _: () = assert!(META_HEAD + META_IDS_MOST * size_of::<u32>() <= META_BYTES);
+
 /// What a tag or the first byte of a meta says of the QoS.
 pub fn is_twice(tag: u8) -> bool {
     tag & META_TWICE != 0
@@ -189,8 +197,12 @@ impl Meta {
         }
     }
 
-    /// Appends a meta.
+    /// Appends a meta, which is [`META_BYTES`] long at most: names of a group that are as long as a packet allows are left out, so that the message
+    /// goes to no other member should this session end.
     pub fn write(out: &mut Vec<u8>, tag: u8, ids: &[u32], group: Option<(&str, &str)>) {
+        let ids = &ids[..ids.len().min(META_IDS_MOST)];
+        let before = META_HEAD + ids.len() * size_of::<u32>();
+        let group = group.filter(|(group, path)| before + group.len() + path.len() <= META_BYTES);
         let mut first = tag & (META_TWICE | META_RETAIN);
         if !ids.is_empty() {
             first |= META_IDS;

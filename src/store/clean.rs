@@ -7,7 +7,7 @@ use super::entry::{Entry, Held, Place};
 use super::fan::{self, FanEntry};
 use super::format::{self, Kind, Position};
 use super::log::{Record, Urgency};
-use super::{NO_QUEUE, Refused, Store, header};
+use super::{NO_QUEUE, Queue, Refused, Store, header};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits::{CLEAN_PER_BYTE, CLEAN_SLACK};
 
@@ -61,12 +61,13 @@ struct Found {
 
 impl Store {
     /// Gives space back, if a good part of the log is dead: reads about `budget` bytes of its oldest segment, or a few times what was appended since
-    /// the last call if that is more, and moves what lives. `describe` writes a session's present state, which must hold all that its notes said.
+    /// the last call if that is more, and moves what lives. `describe` writes a session's present state, which must hold all that its notes said; it is
+    /// shown the session's queue.
     /// True: there is more to do now. Does nothing until the notes of the last run are forgotten ([`Store::forget_notes`]).
     pub fn clean(
         &mut self,
         budget: usize,
-        mut describe: impl FnMut(SessionId, &mut Vec<u8>),
+        mut describe: impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
     ) -> bool {
         let grown = std::mem::take(&mut self.cleaner.grown);
         if self.notes.is_some() {
@@ -148,7 +149,7 @@ impl Store {
     fn move_out(
         &mut self,
         found: &Found,
-        describe: &mut impl FnMut(SessionId, &mut Vec<u8>),
+        describe: &mut impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
     ) -> Result<(), Refused> {
         let session = SessionId {
             idx: SessionIdx(found.header.session),
@@ -176,11 +177,11 @@ impl Store {
     fn describe_anew(
         &mut self,
         session: SessionId,
-        describe: &mut impl FnMut(SessionId, &mut Vec<u8>),
+        describe: &mut impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
     ) -> Result<(), Refused> {
         let mut state = std::mem::take(&mut self.cleaner.scratch);
         state.clear();
-        describe(session, &mut state);
+        describe(session, self.queue(session.idx), &mut state);
         let put = self.put_state(session, &state, Urgency::Moved);
         self.cleaner.scratch = state;
         put
@@ -283,7 +284,7 @@ impl Store {
         &mut self,
         from: Position,
         to: Position,
-        describe: &mut impl FnMut(SessionId, &mut Vec<u8>),
+        describe: &mut impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
     ) -> Result<(), Refused> {
         let lost =
             |place: Place| !place.is_none() && place.position() >= from && place.position() < to;

@@ -252,7 +252,7 @@ impl World {
                 let before = self.store.end();
                 let budget = self.dice.roll(2000) as usize;
                 let model = &self.model;
-                self.store.clean(budget, |session, out| {
+                self.store.clean(budget, |session, _, out| {
                     let peer = &model.peers[&session.idx.0];
                     assert_eq!(peer.serial, session.serial);
                     out.extend(encode(&peer.words));

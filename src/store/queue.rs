@@ -155,12 +155,14 @@ impl Queue {
 
     /// While a log is read: what a record says of a number, in any order. What this counts is made by [`Queue::recount`]. False: it is too far
     /// from the others to be true.
+    ///
+    /// A queue in which nothing is left begins anew: numbers may go on elsewhere then, and what lies between would be filled for every session
+    /// that had a message before and after.
     pub(super) fn set(&mut self, seq: u32, entry: Entry) -> bool {
         if self.entries.is_empty() {
             if entry.is_gone() {
                 return true;
             }
-            *self = Self::new(seq);
             self.head = seq;
         }
         let (after, before) = (
@@ -169,7 +171,13 @@ impl Queue {
         );
         let len = self.entries.len();
         if after < len {
-            self.entries[after] = entry;
+            let was = std::mem::replace(&mut self.entries[after], entry);
+            self.len += u32::from(!entry.is_gone());
+            self.len -= u32::from(!was.is_gone());
+            if self.len == 0 {
+                self.entries.clear();
+                self.entries.shrink_to(16);
+            }
             return true;
         }
         // It never was in the queue, or is not any more.
@@ -192,6 +200,7 @@ impl Queue {
         } else {
             return false;
         }
+        self.len += 1;
         true
     }
 
@@ -360,5 +369,17 @@ mod tests {
         queue.check_invariants();
         queue.recount(|held| (held != entry(3)).then_some(8));
         assert_eq!((queue.head(), queue.len(), queue.bytes()), (50, 1, 8));
+    }
+
+    #[test]
+    fn numbers_that_begin_anew_take_no_room_between() {
+        let mut queue = Queue::default();
+        assert!(queue.set(40_000, entry(1)) && queue.set(40_000, Entry::GONE));
+        assert!(queue.set(3, entry(2)) && queue.set(4, entry(3)));
+        assert!(queue.reserved() <= 16 * 8, "{} bytes", queue.reserved());
+        assert!(queue.set(3, Entry::GONE));
+        queue.recount(|_| Some(32));
+        assert_eq!((queue.head(), queue.tail(), queue.len()), (4, 5, 1));
+        queue.check_invariants();
     }
 }

@@ -39,7 +39,7 @@ fn body_of(store: &Store, idx: u32, seq: u32) -> &[u8] {
     store.item(SessionIdx(idx), seq).expect("an entry").body
 }
 
-fn no_states(_: SessionId, _: &mut Vec<u8>) {
+fn no_states(_: SessionId, _: Option<&Queue>, _: &mut Vec<u8>) {
     panic!("no state is asked for");
 }
 
@@ -233,7 +233,7 @@ fn a_message_costs_eight_bytes_and_a_session_sixteen() {
 fn cleaning_ends_and_bounds_the_log() {
     let mut store = with_sessions(1000);
     let mut largest = 0;
-    let mut state = |session: SessionId, out: &mut Vec<u8>| {
+    let mut state = |session: SessionId, _: Option<&Queue>, out: &mut Vec<u8>| {
         out.extend_from_slice(format!("state of {}", session.serial).as_bytes());
     };
     for round in 0..400_u32 {
@@ -281,7 +281,8 @@ fn cleaning_gives_up_where_nothing_is_to_be_won() {
         store.commit().unwrap();
     }
     let (end, mut turns) = (store.end(), 0);
-    let mut state = |_: SessionId, out: &mut Vec<u8>| out.extend_from_slice(b"state");
+    let mut state =
+        |_: SessionId, _: Option<&Queue>, out: &mut Vec<u8>| out.extend_from_slice(b"state");
     while store.clean(1 << 20, &mut state) {
         turns += 1;
         assert!(turns < 100, "it doesn't end");

@@ -176,7 +176,7 @@ fn run(mut store: Store, sessions: u32) -> Store {
     time("clean", 1, || {
         let before = store.stats().log;
         store.set_slack(0);
-        while store.clean(1 << 20, |_, out| out.extend_from_slice(&STATE)) {}
+        while store.clean(1 << 20, |_, _, out| out.extend_from_slice(&STATE)) {}
         let after = store.stats();
         println!(
             "  {:.0} MB of log, {:.0} MB before, {:.0} MB live",

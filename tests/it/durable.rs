@@ -16,6 +16,7 @@ with_one_and_three_reactors!(
     queued_messages_outlive_an_orderly_end,
     queued_messages_outlive_a_kill_where_the_disk_is_waited_for,
     unacknowledged_messages_come_again_after_a_kill,
+    what_was_never_sent_is_no_duplicate_after_two_kills,
     a_release_goes_on_after_a_kill,
     a_duplicate_across_a_kill_is_delivered_once,
     subscriptions_outlive_a_kill,
@@ -188,6 +189,28 @@ fn unacknowledged_messages_come_again_after_a_kill(reactors: usize) {
             "same order, same identifier, DUP"
         );
         client.settle(&message);
+    }
+}
+
+/// The numbers of a queue go on over a restart, for what is recorded of them counts after the next one.
+fn what_was_never_sent_is_no_duplicate_after_two_kills(reactors: usize) {
+    if lacks() {
+        return;
+    }
+    let place = Place::new(reactors);
+    let server = place.start();
+    let (mut client, _) = server.connect(&lasting(5, "sleeper"));
+    client.subscribe("news", 1);
+    fill(&server, "news");
+    (0..20).for_each(|_| drop(client.take()));
+    client.fence();
+    client.disconnect();
+    let server = place.kill_and_start(server);
+    fill(&server, "news");
+    let server = place.kill_and_start(server);
+    let (mut client, _) = server.connect(&lasting(5, "sleeper"));
+    for _ in 0..20 {
+        assert!(!client.take().dup);
     }
 }
 

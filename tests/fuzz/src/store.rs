@@ -157,7 +157,7 @@ fn use_it(store: &mut Store, highest_serial: u32) {
     store.check_invariants();
     store.set_slack(0);
     let mut turns = 0;
-    while store.clean(500, |_, out| out.extend_from_slice(b"described")) {
+    while store.clean(500, |_, _, out| out.extend_from_slice(b"described")) {
         turns += 1;
         assert!(turns < 100_000, "cleaning doesn't end");
     }
