@@ -693,7 +693,11 @@ impl Shard {
     /// Records that the client has a message, and releases it.
     fn record_received(&mut self, idx: SessionIdx, seq: u32, port: &mut impl Port) {
         let session = self.id_of(idx);
-        if self.keep.store.received(session, seq).is_ok() {
+        let before = self.stored_bytes(idx);
+        let recorded = self.keep.store.received(session, seq);
+        let freed = before.saturating_sub(self.stored_bytes(idx));
+        self.shared.queued_bytes.fetch_sub(freed, Relaxed);
+        if recorded.is_ok() {
             self.release_stored(idx, packet_id(seq), port);
         } else {
             self.keep.unreceived.push((session, seq));

@@ -372,7 +372,7 @@ impl Store {
                 let header = header(Kind::Received, session, seq);
                 let place = self.write(Urgency::Control, &header, &[])?;
                 let queue = self.queue_at(session).expect("the caller has looked");
-                queue.replace(seq, Entry::received(place), 0, place.bytes());
+                queue.replace(seq, Entry::received(place), 0, 0);
                 self.live += place.bytes();
                 return Ok(());
             }

@@ -29,10 +29,10 @@ pub(super) fn weigh(log: &Log, bodies: &Bodies, entry: Entry) -> Weight {
         Held::Reference(place) => (place.bytes(), reference_at(log, bodies, place)),
         Held::Fan(body, _) => (ENTRY_BYTES as u64, Some(body)),
     };
-    let own = if matches!(entry.held(), Held::Fan(..)) {
-        0
-    } else {
-        live
+    // Of what is received nothing but a mark is left, whenever that is recorded.
+    let own = match entry.held() {
+        Held::Fan(..) | Held::Received(_) => 0,
+        _ => live,
     };
     Weight {
         queue: own + body.map_or(0, |body| bodies.at(body).place.bytes()),

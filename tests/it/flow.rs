@@ -15,6 +15,7 @@ with_one_and_three_reactors!(
     a_release_before_its_time_frees_no_place,
     a_pubrec_with_an_error_ends_the_exchange,
     qos_2_is_delivered_once,
+    what_is_delivered_at_qos_2_counts_no_more,
     a_packet_that_is_too_large_for_the_client_is_not_sent,
     what_is_too_large_for_the_client_holds_nothing_up,
     a_packet_that_is_too_large_for_the_server_is_refused,
@@ -285,6 +286,25 @@ fn a_packet_that_is_too_large_for_the_client_is_not_sent(reactors: usize) {
         if n % 50 == 0 {
             large.take();
         }
+    }
+}
+
+/// Many times as much as may be queued goes through a queue.
+fn what_is_delivered_at_qos_2_counts_no_more(reactors: usize) {
+    if Broker::lacks("a bound on all queues") {
+        return;
+    }
+    let server = Server::with(reactors, &[("max_queued_bytes", 4096)]);
+    let (mut client, _) = server.connect(&Connect {
+        clean: false,
+        props: &[Prop::Four(id::SESSION_EXPIRY, 3600)],
+        ..Connect::new(5, "receiver")
+    });
+    client.subscribe("much", 2);
+    let mut publisher = server.client(5, "publisher");
+    for _ in 0..50 {
+        assert_eq!(publisher.publish("much", &[b'.'; 500], 2), 0);
+        assert_eq!(client.take().payload.len(), 500);
     }
 }
 
