@@ -98,7 +98,7 @@ impl News {
             ),
             Self::Unreadable(count) => tracing::error!(
                 reactor,
-                "{count} stored messages can't be read back and are lost: their records are damaged. Look at the kernel's log, and run `tools store verify` on the data directory"
+                "{count} stored messages or sessions can't be read back and are lost: their records are damaged. Look at the kernel's log, and run `tools store verify` on the data directory"
             ),
         }
     }

@@ -16,7 +16,7 @@
 //! | `ahead` | memory that is asked for early |
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
-//! | `keep`, `stored`, `waits`, `restore` | durable sessions: their records; their queues; what waits for the disk; after a restart |
+//! | `keep`, `stored`, `sending`, `waits`, `restore` | durable sessions: their records; what goes into their queues, and out; what waits for the disk; after a restart |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
 //! | `system`, `census` | `$SYS`; what a shard holds |
 
@@ -37,6 +37,7 @@ pub mod port;
 mod publish;
 mod restore;
 mod retained;
+mod sending;
 mod stored;
 mod subscribe;
 mod system;

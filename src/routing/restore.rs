@@ -179,6 +179,8 @@ impl Shard {
         for at in places {
             self.find_place(SessionIdx(at as u32), &mut lost);
         }
+        // The reactor says so.
+        self.keep.unreadable += lost.len() as u64;
         for id in lost {
             self.keep.store.remove(id);
         }

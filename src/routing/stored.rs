@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
-use super::deliver::{Grant, Out};
+use super::deliver::Grant;
 use super::port::Port;
 use super::waits::Wait;
 use crate::clock::Millis;
@@ -16,19 +16,18 @@ use crate::config::resolved::QueueFull;
 use crate::ids::{SessionId, SessionIdx};
 use crate::session::Flags;
 use crate::session::durable::{Body, Meta, is_twice};
-use crate::session::flow::{Acked, Delivery};
 use crate::session::message::Message;
 use crate::store::{Item, Queue, Refused, Shared, State};
 use crate::topic::GroupKey;
-use crate::wire::{PacketId, PacketType, Qos, ReasonCode, ack};
+use crate::wire::{PacketId, Qos};
 
 /// Packet identifiers there are: no two messages that are this far apart may be in flight together.
-const IDS: u32 = 65_535;
+pub(super) const IDS: u32 = 65_535;
 /// Numbers of messages there are: the last `u32` is left out, so that identifiers follow each other where they begin again.
-const NUMBERS: u64 = u32::MAX as u64;
+pub(super) const NUMBERS: u64 = u32::MAX as u64;
 
 /// The packet identifier of a message.
-fn packet_id(seq: u32) -> PacketId {
+pub(super) fn packet_id(seq: u32) -> PacketId {
     PacketId::new((seq % IDS + 1) as u16).expect("at least 1")
 }
 
@@ -53,33 +52,24 @@ pub(super) fn unsent(queue: &Queue) -> u32 {
 }
 
 /// Whether a message of the queue was sent on this connection.
-fn is_sent(queue: &Queue, seq: u32) -> bool {
+pub(super) fn is_sent(queue: &Queue, seq: u32) -> bool {
     distance(queue.head(), seq) < distance(queue.head(), queue.sent)
 }
 
 /// What the tag or the meta of an entry says of its QoS.
-fn twice(item: &Item<'_>) -> bool {
+pub(super) fn twice(item: &Item<'_>) -> bool {
     is_twice(item.tag.or(item.meta.first().copied()).unwrap_or(0))
 }
 
 /// How an entry is to be sent.
-fn meta(item: &Item<'_>) -> Option<Meta> {
+pub(super) fn meta(item: &Item<'_>) -> Option<Meta> {
     match item.tag {
         Some(tag) => Some(Meta::of_tag(tag)),
         None => Meta::read(item.meta).ok(),
     }
 }
 
-/// What an acknowledgement of a client means for its queue.
-enum Answer {
-    Unknown,
-    WrongKind,
-    Of(u32, State),
-}
-
 impl Shard {
-    // ---- in ----
-
     /// Gives a QoS 1 or 2 message to a durable session.
     pub(super) fn offer_stored(
         &mut self,
@@ -140,7 +130,7 @@ impl Shard {
     }
 
     /// Records a message in a session's queue. None: it found no room, and its publisher is told.
-    fn append(
+    pub(super) fn append(
         &mut self,
         idx: SessionIdx,
         message: &Arc<Message>,
@@ -247,7 +237,7 @@ impl Shard {
         }
     }
 
-    fn stored_bytes(&self, idx: SessionIdx) -> u64 {
+    pub(super) fn stored_bytes(&self, idx: SessionIdx) -> u64 {
         self.keep.store.queue(idx).map_or(0, Queue::bytes)
     }
 
@@ -268,7 +258,7 @@ impl Shard {
     }
 
     /// Whether a message is within the limits of the queue, and of all queues together.
-    fn has_stored_room(&self, idx: SessionIdx, weight: usize) -> bool {
+    pub(super) fn has_stored_room(&self, idx: SessionIdx, weight: usize) -> bool {
         let mqtt = self.mqtt();
         let total = self.shared.queued.load(Relaxed) < mqtt.max_queued
             && self.shared.queued_bytes.load(Relaxed) + weight as u64 <= mqtt.max_queued_bytes;
@@ -283,7 +273,12 @@ impl Shard {
     }
 
     /// The policy for the queue of an absent client. False: the message is not taken.
-    fn make_stored_room(&mut self, idx: SessionIdx, message: &Message, now: Millis) -> bool {
+    pub(super) fn make_stored_room(
+        &mut self,
+        idx: SessionIdx,
+        message: &Message,
+        now: Millis,
+    ) -> bool {
         let weight = message.stored_weight();
         while !self.has_stored_room(idx, weight) {
             self.skip_gone(idx);
@@ -343,7 +338,7 @@ impl Shard {
         Body::read(item.body).map_or(true, |body| self.is_past(&body, now))
     }
 
-    fn is_past(&self, body: &Body<'_>, now: Millis) -> bool {
+    pub(super) fn is_past(&self, body: &Body<'_>, now: Millis) -> bool {
         let unix = self.keep.unix(now);
         let age = u64::from(self.mqtt().queue_age);
         let is_old = |since: u32| unix / 1000 >= u64::from(since) + age;
@@ -352,7 +347,7 @@ impl Shard {
 
     /// A message of a queue is done: acknowledged, or not to be sent. Not recorded it comes again after a restart, which QoS 1 allows, and which
     /// at QoS 2 the record before it prevents.
-    fn finish(&mut self, idx: SessionIdx, seq: u32) {
+    pub(super) fn finish(&mut self, idx: SessionIdx, seq: u32) {
         let session = self.id_of(idx);
         let before = self.stored_bytes(idx);
         let Some(queue) = self.keep.store.queue_mut(idx) else {
@@ -410,330 +405,5 @@ impl Shard {
             seq = Queue::after(seq);
         }
         found
-    }
-
-    // ---- out ----
-
-    fn launched(&mut self, idx: SessionIdx, seq: u32) {
-        if let Some(queue) = self.keep.store.queue_mut(idx) {
-            queue.sent = Queue::after(seq);
-            queue.flying += 1;
-        }
-    }
-
-    /// The next message is not for this client: it is done, and the one behind it is the next.
-    fn pass(&mut self, idx: SessionIdx, seq: u32) {
-        self.finish(idx, seq);
-        if let Some(queue) = self.keep.store.queue_mut(idx)
-            && queue.sent == seq
-        {
-            queue.sent = Queue::after(seq);
-        }
-    }
-
-    /// A new connection: everything that is not done is to be sent again, in order (section 4.4).
-    pub(super) fn stored_reconnected(&mut self, idx: SessionIdx) {
-        let waits = self.must_wait();
-        let id = self.id_of(idx);
-        let Some(queue) = self.keep.store.queue_mut(idx) else {
-            return;
-        };
-        queue.sent_before = unsent(queue);
-        queue.sent = queue.head();
-        queue.flying = 0;
-        let tail = queue.tail();
-        if waits {
-            self.await_sync(Wait::Ready(id, tail));
-        } else {
-            queue.ready = tail;
-        }
-    }
-
-    /// The disk has messages up to this number.
-    pub(super) fn ready(&mut self, id: SessionId, upto: u32, now: Millis, port: &mut impl Port) {
-        if let Some(idx) = self.live(id)
-            && let Some(queue) = self.keep.store.queue_mut(idx)
-        {
-            let head = queue.head();
-            let known = distance(head, upto) <= distance(head, queue.tail());
-            if known && distance(head, upto) > distance(head, queue.ready) {
-                queue.ready = upto;
-            }
-            self.pump(idx, now, port);
-        }
-    }
-
-    /// Sends from a durable session's queue while the window and the connection have room; then held messages move up, and may be sent as well.
-    pub(super) fn pump_stored(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        self.send_waiting(idx, now, port);
-        while self.admit_held(idx, now, port) {
-            self.send_waiting(idx, now, port);
-        }
-    }
-
-    fn send_waiting(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        let window = self.sessions[idx].window(self.mqtt().max_inflight);
-        while let Some(conn) = self.sessions[idx].conn()
-            && port.has_room(conn)
-            && let Some(queue) = self.keep.store.queue(idx)
-        {
-            let (head, seq) = (queue.head(), queue.sent);
-            let limit = if self.keep.disk {
-                queue.ready
-            } else {
-                queue.tail()
-            };
-            if distance(head, seq) >= distance(head, limit)
-                || distance(head, seq) >= IDS
-                || queue.flying as usize >= window
-            {
-                break;
-            }
-            match queue.state(seq) {
-                State::Waiting => {
-                    let dup = distance(head, seq) < distance(head, queue.sent_before);
-                    self.send_stored(idx, seq, dup, now, port);
-                }
-                State::Received if self.is_unreceived(idx, seq) => break,
-                State::Received => {
-                    self.launched(idx, seq);
-                    self.send_pubrel(idx, packet_id(seq), ReasonCode::SUCCESS, port);
-                }
-                State::Gone => {
-                    if let Some(queue) = self.keep.store.queue_mut(idx) {
-                        queue.sent = Queue::after(seq);
-                    }
-                }
-            }
-        }
-    }
-
-    fn send_stored(
-        &mut self,
-        idx: SessionIdx,
-        seq: u32,
-        dup: bool,
-        now: Millis,
-        port: &mut impl Port,
-    ) {
-        let unix = self.keep.unix(now);
-        let read = self.keep.store.item(idx, seq);
-        let read = read.and_then(|item| Some((Body::read(item.body).ok()?, meta(&item)?)));
-        let Some((body, meta)) = read else {
-            // The reactor says so.
-            self.keep.unreadable += 1;
-            self.counters().dropped_store.add(1);
-            self.finish(idx, seq);
-            return;
-        };
-        if !dup && self.is_past(&body, now) {
-            self.counters().dropped_expired.add(1);
-            self.finish(idx, seq);
-            return;
-        }
-        let left = |at: u64| at.saturating_sub(unix).div_ceil(1000);
-        let out = Out {
-            topic: body.topic,
-            payload: body.payload,
-            forward: body.forward,
-            message_expiry: body
-                .expires
-                .map(|at| u32::try_from(left(at)).unwrap_or(u32::MAX)),
-            ids: &meta.ids,
-            qos: if meta.twice {
-                Qos::ExactlyOnce
-            } else {
-                Qos::AtLeastOnce
-            },
-            retain: meta.retain,
-            dup,
-        };
-        let counters = self.shared.counters.of(self.me);
-        let (session, packet) = (&mut self.sessions[idx], &mut self.scratch.packet);
-        if out.write(session, packet, Some(packet_id(seq)), counters, port) {
-            self.launched(idx, seq);
-        } else {
-            // Too large for the client: it counts as delivered (section 3.1.2.11.4).
-            self.finish(idx, seq);
-        }
-    }
-
-    /// Messages that were over the limits move up into the queue, and their publishers are told. True: some did.
-    fn admit_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) -> bool {
-        let mut some = false;
-        while let Some(front) = self.sessions[idx]
-            .flow
-            .as_ref()
-            .and_then(|flow| flow.front())
-            && self.has_stored_room(idx, front.message.stored_weight())
-            && let Some((delivery, _)) = self.sessions[idx].flow_mut().dequeue()
-        {
-            self.counters().queued.sub(1);
-            self.store_held(idx, &delivery, now);
-            self.settle(&delivery.message, port);
-            some = true;
-        }
-        some
-    }
-
-    /// A message that was held for a durable session goes into its queue.
-    fn store_held(&mut self, idx: SessionIdx, delivery: &Delivery, now: Millis) {
-        if delivery.message.is_expired(now) {
-            self.counters().dropped_expired.add(1);
-            return;
-        }
-        let grant = Grant {
-            alone: true,
-            ..Grant::of(delivery)
-        };
-        if let Some(seq) = self.append(idx, &delivery.message, &grant, now)
-            && self.keep.disk
-        {
-            self.await_sync(Wait::Ready(self.id_of(idx), Queue::after(seq)));
-        }
-    }
-
-    /// The client is gone or paused: the policy for absent clients holds for what was held.
-    pub(super) fn rule_on_held_stored(
-        &mut self,
-        idx: SessionIdx,
-        held: Vec<Delivery>,
-        now: Millis,
-        port: &mut impl Port,
-    ) {
-        for delivery in held {
-            if self.make_stored_room(idx, &delivery.message, now) {
-                self.store_held(idx, &delivery, now);
-            }
-            self.settle(&delivery.message, port);
-        }
-    }
-
-    // ---- acknowledged ----
-
-    fn answer(&self, idx: SessionIdx, id: PacketId) -> Answer {
-        let Some(queue) = self.keep.store.queue(idx) else {
-            return Answer::Unknown;
-        };
-        let head = queue.head();
-        let ahead = (u32::from(id.get()) - 1 + IDS - head % IDS) % IDS;
-        if ahead >= distance(head, unsent(queue)) {
-            return Answer::Unknown;
-        }
-        let seq = ((u64::from(head) + u64::from(ahead)) % NUMBERS) as u32;
-        match queue.state(seq) {
-            State::Gone => Answer::Unknown,
-            state => Answer::Of(seq, state),
-        }
-    }
-
-    /// Of one that the client was sent and has not acknowledged, if it was sent at this QoS.
-    fn answer_of(&self, idx: SessionIdx, id: PacketId, at_qos_2: bool) -> Answer {
-        match self.answer(idx, id) {
-            Answer::Of(seq, State::Waiting) => {
-                let item = self.keep.store.item(idx, seq);
-                if item.is_none_or(|item| twice(&item) == at_qos_2) {
-                    Answer::Of(seq, State::Waiting)
-                } else {
-                    Answer::WrongKind
-                }
-            }
-            Answer::Of(_, State::Received) if !at_qos_2 => Answer::WrongKind,
-            other => other,
-        }
-    }
-
-    fn landed(&mut self, idx: SessionIdx, seq: u32) -> Acked {
-        self.finish(idx, seq);
-        self.note_progress(idx);
-        Acked::Done
-    }
-
-    fn note_progress(&mut self, idx: SessionIdx) {
-        if let Some(flow) = &mut self.sessions[idx].flow {
-            flow.note_progress();
-        }
-    }
-
-    /// A PUBACK of a durable client.
-    pub(super) fn stored_puback(&mut self, idx: SessionIdx, id: PacketId) -> Acked {
-        match self.answer_of(idx, id, false) {
-            Answer::Unknown => Acked::Unknown,
-            Answer::WrongKind => Acked::WrongKind,
-            Answer::Of(seq, _) => self.landed(idx, seq),
-        }
-    }
-
-    /// A PUBREC of a durable client. The PUBREL follows when it is recorded that the client has the message.
-    pub(super) fn stored_pubrec(
-        &mut self,
-        idx: SessionIdx,
-        id: PacketId,
-        reason: ReasonCode,
-        port: &mut impl Port,
-    ) -> Acked {
-        match self.answer_of(idx, id, true) {
-            Answer::Unknown => Acked::Unknown,
-            Answer::WrongKind => Acked::WrongKind,
-            Answer::Of(seq, _) if reason.is_error() => self.landed(idx, seq),
-            Answer::Of(seq, State::Received) => {
-                if !self.is_unreceived(idx, seq) {
-                    self.release_stored(idx, id, port);
-                }
-                Acked::Release
-            }
-            Answer::Of(seq, _) => {
-                self.note_progress(idx);
-                self.record_received(idx, seq, port);
-                Acked::Release
-            }
-        }
-    }
-
-    /// Records that the client has a message, and releases it.
-    fn record_received(&mut self, idx: SessionIdx, seq: u32, port: &mut impl Port) {
-        let session = self.id_of(idx);
-        let before = self.stored_bytes(idx);
-        let recorded = self.keep.store.received(session, seq);
-        let freed = before.saturating_sub(self.stored_bytes(idx));
-        self.shared.queued_bytes.fetch_sub(freed, Relaxed);
-        if recorded.is_ok() {
-            self.release_stored(idx, packet_id(seq), port);
-        } else {
-            self.keep.unreceived.push((session, seq));
-        }
-    }
-
-    /// Whether that could not be recorded: after a crash the message would come again, so it must not be released.
-    fn is_unreceived(&self, idx: SessionIdx, seq: u32) -> bool {
-        !self.keep.unreceived.is_empty() && self.keep.unreceived.contains(&(self.id_of(idx), seq))
-    }
-
-    /// What could not be recorded is by now.
-    pub(super) fn release_unreceived(&mut self, now: Millis, port: &mut impl Port) {
-        for (session, seq) in std::mem::take(&mut self.keep.unreceived) {
-            if let Some(idx) = self.live(session)
-                && let Some(queue) = self.keep.store.queue(idx)
-                && queue.state(seq) == State::Received
-            {
-                if is_sent(queue, seq) {
-                    self.release_stored(idx, packet_id(seq), port);
-                }
-                self.pump(idx, now, port);
-            }
-        }
-    }
-
-    fn release_stored(&mut self, idx: SessionIdx, id: PacketId, port: &mut impl Port) {
-        self.send_when_synced(idx, &ack::plain(PacketType::Pubrel, id), port);
-    }
-
-    /// A PUBCOMP of a durable client.
-    pub(super) fn stored_pubcomp(&mut self, idx: SessionIdx, id: PacketId) -> Acked {
-        match self.answer(idx, id) {
-            Answer::Unknown => Acked::Unknown,
-            Answer::Of(seq, State::Received) => self.landed(idx, seq),
-            Answer::WrongKind | Answer::Of(..) => Acked::WrongKind,
-        }
     }
 }

@@ -201,7 +201,7 @@ impl Meta {
     /// goes to no other member should this session end.
     pub fn write(out: &mut Vec<u8>, tag: u8, ids: &[u32], group: Option<(&str, &str)>) {
         let ids = &ids[..ids.len().min(META_IDS_MOST)];
-        let before = META_HEAD + ids.len() * size_of::<u32>();
+        let before = META_HEAD + size_of_val(ids);
         let group = group.filter(|(group, path)| before + group.len() + path.len() <= META_BYTES);
         let mut first = tag & (META_TWICE | META_RETAIN);
         if !ids.is_empty() {

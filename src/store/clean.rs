@@ -26,6 +26,8 @@ pub(super) struct Cleaner {
     floor: u64,
     /// Bytes appended since it was last called.
     grown: usize,
+    /// The last call found nothing to do.
+    idle: bool,
     /// Payloads that are made here.
     pub(super) scratch: Vec<u8>,
     fan: Vec<FanEntry>,
@@ -40,6 +42,7 @@ impl Default for Cleaner {
             pass_end: Position(0),
             floor: 0,
             grown: 0,
+            idle: true,
             scratch: Vec::new(),
             fan: Vec::new(),
         }
@@ -70,15 +73,23 @@ impl Store {
         mut describe: impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
     ) -> bool {
         let grown = std::mem::take(&mut self.cleaner.grown);
+        // What came while there was nothing to clean is no debt: a burst would be paid for in one long call.
+        let grown = if std::mem::take(&mut self.cleaner.idle) {
+            0
+        } else {
+            grown
+        };
         if self.notes.is_some() {
             return false;
         }
         let mut left = budget.max(grown * CLEAN_PER_BYTE);
         loop {
             let Some(oldest) = self.log.oldest() else {
+                self.cleaner.idle = true;
                 return false;
             };
             if self.cleaner.at.is_none() && !self.is_worth_cleaning(oldest.base) {
+                self.cleaner.idle = true;
                 return false;
             }
             let mut at = self.cleaner.at.unwrap_or(oldest.base);

@@ -492,3 +492,30 @@ fn queues_move_to_other_stores() {
         }
     }
 }
+
+#[test]
+fn a_burst_is_not_cleaned_in_one_call() {
+    let mut store = Store::in_memory(1 << 30, 7);
+    store.set_slack(0);
+    let session = id(0, 1);
+    store.create(session, b"state").unwrap();
+    for _ in 0..8000 {
+        let seq = store.append(session, 0, b"", &[&[1; 1000]]).unwrap();
+        store.done(session, seq).unwrap();
+    }
+    let before = store.stats().segments;
+    assert!(before > 6);
+    let describe = |_: SessionId, _: Option<&Queue>, out: &mut Vec<u8>| out.extend(b"state");
+    assert!(store.clean(1000, describe), "there is more to do");
+    assert_eq!(
+        store.stats().segments,
+        before,
+        "a thousand bytes were looked at"
+    );
+    let mut calls = 1;
+    while store.clean(1000, describe) {
+        calls += 1;
+    }
+    assert!(calls > 1000 && store.stats().segments <= 3);
+    store.check_invariants();
+}

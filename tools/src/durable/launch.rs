@@ -97,7 +97,7 @@ impl Launch {
 
     fn stillwire(&self) -> io::Result<Command> {
         let text = format!(
-            "durability = \"{}\"\n\n[mqtt]\nqueue_messages = 10000000\nqueue_bytes = 4294967295\nmax_sessions = {}\n",
+            "durability = \"{}\"\n\n[mqtt]\nqueue_messages = 4000000\nqueue_bytes = 4294967295\nmax_sessions = {}\n",
             self.durability,
             self.sessions + 100
         );
