@@ -42,6 +42,9 @@ pub(crate) struct Given {
     /// Where the server keeps what must outlive it [default: ./stillwire-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// What has acknowledged messages outlive: the process, or the power (disk) [default: process]
+    #[arg(long, value_name = "WHAT")]
+    durability: Option<String>,
     /// Connections held at most [default: what this machine allows]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<String>,
@@ -66,6 +69,9 @@ impl Given {
         }
         if let Some(dir) = &self.data_dir {
             given("--data-dir", "data_dir", Raw::Text(dir.clone()));
+        }
+        if let Some(durability) = &self.durability {
+            given("--durability", "durability", Raw::Text(durability.clone()));
         }
         if let Some(connections) = &self.max_connections {
             given(

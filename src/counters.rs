@@ -131,6 +131,8 @@ counters! {
     dropped_mailbox,
     /// Messages dropped from a full session queue.
     dropped_queue,
+    /// Messages that a store refused or could not read: the disk is full or failed.
+    dropped_store,
     /// Messages whose expiry passed before they were sent.
     dropped_expired,
     /// Messages larger than the receiver's maximum packet size.
@@ -143,6 +145,18 @@ counters! {
     protocol_errors,
     /// Wills published.
     wills,
+
+    // The store; the shard counts.
+    /// Gauge: bytes of records that are needed.
+    store_live_bytes,
+    /// Gauge: bytes of the log.
+    store_log_bytes,
+    /// Gauge: segments of the log.
+    store_segments,
+    /// Syncs of the log.
+    store_syncs,
+    /// Damaged stretches that were found and skipped at the start.
+    store_damaged,
 }
 
 /// The blocks of all reactors. Cloned freely; everybody sees the same counters.

@@ -22,7 +22,7 @@ pub(crate) const CODES: &[(u8, &str)] = &[
     ),
     (
         INPUT_OUTPUT,
-        "the data directory can't be created, entered or locked, or output can't be written",
+        "the data directory can't be used (rights, room, damage, a newer server's), or output can't be written",
     ),
     (TAKEN, "another server uses the data directory"),
     (NO_PERMISSION, "no right to listen on the address"),
@@ -69,7 +69,9 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::Config(_) | Self::Start(_, StartError::OpenFiles { .. }) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
-            Self::DataDir(_) | Self::Output(_) => INPUT_OUTPUT,
+            Self::DataDir(_) | Self::Output(_) | Self::Start(_, StartError::Store(_)) => {
+                INPUT_OUTPUT
+            }
             Self::Start(_, StartError::Listen(_, error))
                 if error.kind() == io::ErrorKind::PermissionDenied =>
             {

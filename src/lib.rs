@@ -22,13 +22,15 @@
 //! | [`wire`] | MQTT packets, bytes in and bytes out | I/O, allocation while decoding |
 //! | [`topic`] | names, filters, the subscription index, interest between reactors | I/O, time |
 //! | [`session`] | one client's protocol state: windows, queue, aliases, will | I/O, read a clock |
+//! | [`store`] | what outlives the process: states, queues, shared bodies and values in a log a reactor | know MQTT, wait for a disk, drop anything by itself |
 //! | [`routing`] | a shard: all sessions of a reactor, and the way of a message through all shards | I/O, read a clock |
 //! | [`sys`] | socket options, fd tables and passing, affinity, limits of the machine: all `unsafe` | policy |
 //! | [`transport`] | bytes from and to a socket | protocol |
 //! | [`reactor`] | the loop: accept, hand over, read, drive the shard, write | decide what MQTT means |
+//! | [`logs`] | where the logs are, who writes which, another number of them | serve |
 //! | [`server`] | threads: start, drain, end | |
 //!
-//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session` ←
+//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store` ←
 //! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
 //! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
@@ -38,10 +40,12 @@ pub mod counters;
 pub mod data_dir;
 pub mod ids;
 pub mod limits;
+pub mod logs;
 pub mod reactor;
 pub mod routing;
 pub mod server;
 pub mod session;
+pub mod store;
 pub mod sys;
 pub mod topic;
 pub mod transport;

@@ -1,5 +1,7 @@
 //! Every bound of the server, each with its reason. What a file needs of them it takes from here.
 
+use std::time::Duration;
+
 /// Reactors in one process. Masks are `MAX_REACTORS / 64` words; an operator passes a per-table fd limit of 20,000 with 1,024 of them.
 pub const MAX_REACTORS: usize = 1024;
 
@@ -53,8 +55,30 @@ pub const RETAINED_SWEEP: usize = 256;
 /// How often a message for a shared subscription is passed on when a shard has no member left.
 pub const GROUP_HOPS: u8 = 3;
 
-/// Session timers (ends, wills) handled in one tick.
-pub const SESSION_TIMERS: usize = 4096;
+/// Sessions whose subscriptions are loaded in one turn after a restart: with ten each some 5 ms.
+pub const LOAD_SLICE: usize = 512;
+
+/// Messages that may wait on a shard until all sessions are loaded before QoS 0 is shed.
+pub const EARLY_BACKLOG: usize = 65_536;
+
+/// Messages routed in one turn of those that waited until all sessions were loaded.
+pub const EARLY_PER_TURN: usize = 256;
+
+/// Bytes of the log's oldest segment that are looked at in one turn to give space back: at some 500 MB/s less than a millisecond.
+pub const CLEAN_SLICE: usize = 256 << 10;
+
+/// Acknowledgements and messages that go on in one turn after a sync.
+pub const WAITS_PER_TURN: usize = 4096;
+
+/// Bytes that stand around a message in the log: what says how it is to be delivered, beside its topic and payload.
+pub const RECORD_MARGIN: usize = 4096;
+
+/// Bytes of a store on the heap, which no server uses: for simulations and tests.
+pub const HEAP_STORE_BYTES: u64 = 1 << 30;
+
+/// Session timers (ends, wills) handled in one tick, and in one slice of the work that follows if more are due. A durable session with two
+/// subscriptions ends in 2 us or so.
+pub const SESSION_TIMERS: usize = 1024;
 
 /// So many connections of one reactor are a crowd: when it leaves, memory is given back to the system.
 pub const CROWD: usize = 1024;
@@ -158,6 +182,9 @@ pub const IDLE_CONNECTION_BYTES: usize = SLOT_BYTES
     + COMMON_TOPIC_BYTES;
 
 const _: () = assert!(IDLE_CONNECTION_BYTES == 169);
+
+/// A durable session costs so much more: where its state and its queue are (`store::sessions`).
+pub const DURABLE_SESSION_BYTES: usize = 16;
 const _: () = assert!(IDLE_CONNECTION_BYTES as u64 <= USER_BYTES_PER_CONNECTION);
 
 /// Pages of the allocator that a reactor keeps when a crowd has left, 64 KiB each: a small record that stays holds the page that it shared with
@@ -334,3 +361,68 @@ pub const HANDOVER_BACKLOG: usize = 8;
 
 /// Stack of a reactor's thread; virtual, and nothing in the loop recurses.
 pub const REACTOR_STACK: usize = 512 << 10;
+
+// ---- store ----
+
+/// Bytes of a log's first segments: small enough for a server that keeps nothing, and of 100 reactors; filled in 20 ms at the most that a reactor
+/// takes in.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+
+/// Bytes of a log's largest segments: what is prepared ahead, and what must be moved before a file can go.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+
+/// Segments a log is aimed to have: what the cleaner holds back at a time is one of them.
+pub const SEGMENTS_OF_A_LOG: u64 = 8;
+
+/// Bytes whose checksum is tried in a damaged segment to find a readable record behind the damage, in multiples of the segment. Zeros and noise
+/// take none; a client that filled its payloads with what looks like long records, just there, can't hold the start up for more than seconds.
+pub const RESUME_EFFORT: usize = 64;
+
+/// Segments that are prepared behind the one in use: one that only what makes room may use, and three for new content, which comes in while the disk
+/// is busy with something else.
+pub const SPARES: usize = 4;
+
+/// How long a segment should last. Preparing one takes a disk milliseconds, and half a second when it is busy.
+pub const SEGMENT_LASTS: Duration = Duration::from_secs(1);
+
+/// Milliseconds between two lines of the same kind about a log in trouble: a disk that is full for a second at a time fills no disk with lines.
+pub const TROUBLE_PAUSE_MILLIS: u64 = 10_000;
+
+/// How long a full disk is left alone before it is asked again.
+pub const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// Files of a log that are kept open because they may have to be synced; others are opened again for it. 1,024 reactors have as many files then
+/// as a process may open.
+pub const UNSYNCED_FILES: usize = 16;
+
+/// Stack of the threads that wait for the disk: nothing in them recurses.
+pub const SYNCER_STACK: usize = 256 << 10;
+
+/// Largest manifest that is read: its few lines are less than one kilobyte.
+pub const MANIFEST_BYTES: u64 = 64 << 10;
+
+// ---- store: what is in memory ----
+
+/// Numbers between the oldest and the newest entry of a queue: 4 Mi entries are 32 MB of memory. Limits of the configuration are far below; this one
+/// keeps a damaged log from asking for gigabytes.
+pub const QUEUE_SPAN: usize = 1 << 22;
+
+/// The most that `mqtt.queue_messages` may allow. As many wait; before them are those in flight, and places of some that are done already.
+pub const QUEUE_MESSAGES_MAX: u64 = 4_000_000;
+const _: () = assert!(
+    QUEUE_MESSAGES_MAX as usize + 2 * u16::MAX as usize <= QUEUE_SPAN,
+    "a queue that is within its limit fits into the store"
+);
+
+/// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
+pub const SESSIONS_PAGE: usize = 1024;
+
+/// Queue entries with one shared body that are recorded together: 12 KB. What a record costs beside its entries is 0.03 bytes each then.
+pub const FAN_ENTRIES: usize = 1024;
+
+/// Dead bytes of a log that nobody minds, beside as much as lives: four of the smallest segments, so that a small log isn't moved all the time.
+pub const CLEAN_SLACK: u64 = 4 << 20;
+
+/// Bytes of the log that the cleaner handles for each one that was appended since it was last called. In a log that is half dead it reads two and
+/// moves one for each that it frees: with 4 it gains on whatever comes in.
+pub const CLEAN_PER_BYTE: usize = 4;

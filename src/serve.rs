@@ -2,6 +2,7 @@
 
 use stillwire::config::Settings;
 use stillwire::data_dir::DataDir;
+use stillwire::logs::LogsError;
 use stillwire::server::{Server, StartError, Stopper};
 use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
@@ -33,7 +34,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
-    let server = Server::start(config).map_err(|error| {
+    let server = Server::open(config, &data_dir).map_err(|error| {
         let origin = settings.origin(key_of(&error)).clone();
         Failure::Start(origin, error)
     })?;
@@ -73,7 +74,8 @@ fn key_of(error: &StartError) -> &'static str {
         StartError::Listen(..) => "listen",
         StartError::Pin { .. } => "pin",
         StartError::OpenFiles { .. } => "max_connections",
-        StartError::System(..) => "reactors",
+        StartError::Store(LogsError::Rewrite(..)) | StartError::System(..) => "reactors",
+        StartError::Store(..) => "data_dir",
     }
 }
 

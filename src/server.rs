@@ -8,10 +8,12 @@ use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crate::config::resolved::Config;
+use crate::config::resolved::{Config, Durability};
 use crate::counters::AllCounters;
+use crate::data_dir::DataDir;
 use crate::ids::ReactorId;
 use crate::limits;
+use crate::logs::{Logs, LogsError};
 use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
@@ -41,6 +43,8 @@ pub enum StartError {
         /// What each reactor needs.
         needed: u64,
     },
+    /// The stored sessions can't be had.
+    Store(LogsError),
     /// The system does not give what a reactor is made of: file descriptors, a thread.
     System(&'static str, io::Error),
 }
@@ -80,6 +84,7 @@ impl fmt::Display for StartError {
                 f,
                 "{limit} open files are too few: each reactor needs {needed}; raise the limit, or run more reactors, or lower max_connections"
             ),
+            Self::Store(error) => error.fmt(f),
             Self::System(what, error) => write!(
                 f,
                 "cannot start: {what}: {error}; run fewer reactors, or raise the limits of threads, open files and memory"
@@ -109,11 +114,26 @@ pub struct Server {
     /// Kept here until every reactor has ended: its descriptors are of this thread's table.
     lines: Arc<Lines>,
     threads: Vec<JoinHandle<()>>,
+    /// Tells each reactor that all are set up; dropped, that it must not begin.
+    go: Vec<mpsc::Sender<()>>,
+    /// Dropped last: what the reactors have written is synced then.
+    _logs: Option<Arc<Logs>>,
 }
 
 impl Server {
-    /// Bind the addresses and start the reactors; when it returns, all of them accept.
+    /// Bind the addresses and start the reactors; when it returns, all of them accept. Its sessions end with it.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, None)
+    }
+
+    /// The same with the sessions of a data directory, which go on when it ends. Blocks until they are read.
+    pub fn open(config: &Config, data: &DataDir) -> Result<Self, StartError> {
+        let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
+        let logs = Logs::open(data, config, reactors).map_err(StartError::Store)?;
+        Self::start_with(config, Some(&logs))
+    }
+
+    fn start_with(config: &Config, logs: Option<&Arc<Logs>>) -> Result<Self, StartError> {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
         // Not above what it is a share of, so it fits.
         let each = seats_each(u64::from(config.max_connections), reactors) as u32;
@@ -141,11 +161,13 @@ impl Server {
             shared: Arc::new(Shared::new(
                 reactors,
                 topics,
-                TopicHasher::random(),
+                logs.map_or_else(TopicHasher::random, |logs| logs.hasher()),
                 config.mqtt.clone(),
             )),
             lines: Arc::new(lines),
             threads: Vec::with_capacity(reactors),
+            go: Vec::with_capacity(reactors),
+            _logs: logs.cloned(),
         };
         let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
         let (started, results) = mpsc::channel();
@@ -158,6 +180,8 @@ impl Server {
                 addresses: server.addresses.clone(),
                 core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
                 seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
+                logs: logs.cloned(),
+                disk: config.durability == Durability::Disk,
                 log_connections: config.log.connections,
                 drain_timeout: Duration::from_secs(u64::from(config.drain_timeout)),
             };
@@ -167,6 +191,10 @@ impl Server {
         // An error stops what has started: `server` is dropped.
         for result in results {
             result?;
+        }
+        for go in server.go.drain(..) {
+            // It waits for this.
+            let _ = go.send(());
         }
         drop(claims);
         Ok(server)
@@ -178,6 +206,8 @@ impl Server {
         started: mpsc::Sender<Result<(), StartError>>,
     ) -> Result<(), StartError> {
         let id = setup.me.index();
+        let (go, gone_to) = mpsc::channel();
+        self.go.push(go);
         let run = move || {
             let ready = Reactor::new(setup);
             match ready {
@@ -185,7 +215,9 @@ impl Server {
                     // The receiver is gone only if another reactor failed; then the order to stop is there.
                     let _ = started.send(Ok(()));
                     drop(started);
-                    reactor.serve_until_ordered();
+                    if gone_to.recv().is_ok() {
+                        reactor.serve_until_ordered();
+                    }
                 }
                 Err(error) => {
                     let _ = started.send(Err(setup_failed(id, error)));
@@ -238,6 +270,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.lines.give(Order::Stop);
+        self.go.clear();
         for thread in self.threads.drain(..) {
             // A panic has been printed where it happened.
             let _ = thread.join();
@@ -256,6 +289,7 @@ fn setup_failed(reactor: usize, error: SetupError) -> StartError {
             error,
         },
         SetupError::Listen(address, error) => StartError::Listen(address, error),
+        SetupError::Log(error) => StartError::Store(LogsError::Open(error)),
         SetupError::Poll(error) => StartError::System("a reactor gets no poller", error),
     }
 }
@@ -271,7 +305,7 @@ fn enough_files(connections: u32, reactors: usize) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Whether one fd table is large enough for all reactors: then connections need not be copied from one to another.
+/// Whether one fd table is large enough for all reactors: then connections need not be copied from one to another. It is made that large.
 fn fits_one_table(config: &Config, reactors: usize) -> Result<bool, StartError> {
     let system = |error| StartError::System("the open files can't be counted", error);
     let limit = sys::rlimit::raise_open_files().map_err(system)?;
@@ -282,7 +316,11 @@ fn fits_one_table(config: &Config, reactors: usize) -> Result<bool, StartError> 
         config.listen.len(),
         open,
     );
-    Ok(needed <= limit)
+    if needed > limit {
+        return Ok(false);
+    }
+    sys::table::widen(needed).map_err(system)?;
+    Ok(true)
 }
 
 #[cfg(test)]

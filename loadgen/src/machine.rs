@@ -71,6 +71,11 @@ pub fn pss(pid: u32) -> io::Result<u64> {
     Ok(read_field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")? * KB)
 }
 
+/// Bytes of memory of a process that no file backs: heap, stacks, and what it has written of its own data.
+pub fn own_memory(pid: u32) -> io::Result<u64> {
+    Ok(read_field(&format!("/proc/{pid}/smaps_rollup"), "Pss_Anon:")? * KB)
+}
+
 /// Resident bytes of a process (RSS): shared pages count in full, but reading it is cheap.
 pub fn rss(pid: u32) -> io::Result<u64> {
     let path = format!("/proc/{pid}/statm");

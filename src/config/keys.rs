@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::resolved::{Config, LogFormat, QueueFull};
+use super::resolved::{Config, Durability, LogFormat, QueueFull};
 use super::value::{Kind, Value};
 use crate::limits;
 
@@ -138,7 +138,8 @@ macro_rules! choice_field {
 }
 
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
-choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "refuse" => QueueFull::Refuse);
+choice_field!(Durability, DURABILITY: "process" => Durability::Process, "disk" => Durability::Disk);
+choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
 choice_field!(
     tracing::Level, LOG_LEVELS:
     "error" => tracing::Level::ERROR, "warn" => tracing::Level::WARN, "info" => tracing::Level::INFO,
@@ -189,6 +190,10 @@ keys! {
         "Pin reactor i to the i-th core this process may use, modulo their number.";
     data_dir: Kind::Path,
         "Where the server keeps what must outlive it; created and locked at start.";
+    durability: Kind::Choice(DURABILITY),
+        "What sessions, queues and retained messages outlive: the process, or a power failure too.";
+    commit_delay: count(0, 1000),
+        "Milliseconds that a sync waits for others to share it, where the disk is waited for.";
     max_connections: Kind::Count { min: 1, max: limits::MAX_CONNECTIONS, auto: true },
         "Connections held at most, over all reactors; auto is what this machine allows.";
     drain_timeout: seconds(0, 3600),
@@ -217,12 +222,18 @@ keys! {
         "Longest session expiry; also that of MQTT 3 sessions with clean session 0. 4294967295: sessions never expire.";
     mqtt.max_sessions: count(1, SESSIONS),
         "Sessions at most, connected or not.";
-    mqtt.queue_messages: count(1, 10_000_000),
+    mqtt.queue_messages: count(1, limits::QUEUE_MESSAGES_MAX),
         "Messages one session's queue holds at most.";
     mqtt.queue_bytes: bytes(1024, U32),
         "Bytes one session's queue holds at most.";
     mqtt.queue_full: Kind::Choice(QUEUE_FULL),
         "What a full queue of an offline session does with a QoS 1 or 2 message.";
+    mqtt.queue_age: seconds(0, U32),
+        "Time a message may wait in a durable session's queue; 0: as long as it likes.";
+    mqtt.max_queued: count(1, 1 << 40),
+        "Messages at most in the queues of all durable sessions.";
+    mqtt.max_queued_bytes: bytes(1024, 1 << 50),
+        "Bytes at most in the queues of all durable sessions; a message counts in each queue that has it.";
     mqtt.write_backlog: bytes(4096, 1 << 30),
         "Bytes of unwritten packets one connection may have waiting.";
     mqtt.write_timeout: seconds(1, 3600),

@@ -14,6 +14,10 @@ pub struct Config {
     pub pin: bool,
     /// Where the server keeps what must outlive it; created and locked at start.
     pub data_dir: PathBuf,
+    /// What has to be before something is acknowledged as stored.
+    pub durability: Durability,
+    /// Milliseconds that a sync waits for others, so that they share it.
+    pub commit_delay: u32,
     /// Connections the server holds at most, over all reactors.
     pub max_connections: u32,
     /// Seconds between SIGTERM and the end, at most.
@@ -34,6 +38,8 @@ impl Config {
             pin: true,
             // Works without root, and is found again where the server was started; a packaged server names its own place.
             data_dir: PathBuf::from("./stillwire-data"),
+            durability: Durability::Process,
+            commit_delay: 0,
             max_connections,
             drain_timeout: 10,
             log: Log {
@@ -66,11 +72,22 @@ pub enum LogFormat {
     Json,
 }
 
+/// What outlives what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// What is acknowledged outlives the process.
+    Process,
+    /// What is acknowledged outlives a power failure: it waits until the disk has it.
+    Disk,
+}
+
 /// What happens to a QoS 1 or 2 message when the queue of an offline session is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueFull {
     /// The oldest queued message makes room; counted and logged.
     DropOldest,
+    /// The new message is not queued, and its publisher is told that it is; counted.
+    DropNewest,
     /// The new message is not queued; its publisher is told with 0x97 (MQTT 5), or its connection is closed without an ack (MQTT 3).
     Refuse,
 }
@@ -102,6 +119,12 @@ pub struct Mqtt {
     pub queue_bytes: u32,
     /// What happens when an offline session's queue is full.
     pub queue_full: QueueFull,
+    /// Seconds a message may wait in a durable session's queue; 0: as long as it likes.
+    pub queue_age: u32,
+    /// Messages at most in the queues of all durable sessions.
+    pub max_queued: u64,
+    /// Bytes at most in the queues of all durable sessions; a message counts in each queue that has it.
+    pub max_queued_bytes: u64,
     /// Bytes of unwritten packets a connection may have waiting.
     pub write_backlog: u32,
     /// Seconds a connection may have unwritten bytes waiting without taking any of them.
@@ -133,6 +156,9 @@ impl Default for Mqtt {
             queue_messages: 1000,
             queue_bytes: 1 << 20,
             queue_full: QueueFull::DropOldest,
+            queue_age: 0,
+            max_queued: 100_000_000,
+            max_queued_bytes: 1 << 40,
             write_backlog: 256 << 10,
             write_timeout: 30,
             max_subscriptions: 1000,

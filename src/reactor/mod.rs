@@ -25,6 +25,7 @@ pub mod seats;
 mod serve;
 pub mod slots;
 pub mod token;
+pub mod trouble;
 mod turn;
 
 use std::collections::VecDeque;
@@ -41,7 +42,9 @@ use mio::{Interest, Poll};
 use crate::clock::{Millis, Tick};
 use crate::ids::ReactorId;
 use crate::limits;
-use crate::routing::{Shard, Shared};
+use crate::logs::Logs;
+use crate::routing::{Kept, Shard, Shared};
+use crate::store::files::OpenError;
 use crate::sys;
 use crate::sys::pass::{Receiver, Sender};
 use accept::{Listener, Pause};
@@ -77,6 +80,8 @@ pub struct Lines {
     pub common_table: bool,
     /// The zero of everybody's clock, by [`sys::clock::nanos`].
     pub epoch: u64,
+    /// The same moment in Unix milliseconds, for what outlives the process.
+    pub unix_epoch: u64,
     order: AtomicU8,
 }
 
@@ -101,6 +106,7 @@ impl Lines {
             receivers,
             common_table,
             epoch: sys::clock::nanos(),
+            unix_epoch: sys::clock::unix_millis(),
             order: AtomicU8::new(Order::Run as u8),
         })
     }
@@ -154,6 +160,10 @@ pub struct Setup {
     pub core: Option<usize>,
     /// A seed for its shard.
     pub seed: u64,
+    /// Where its log is; none: its store ends with it.
+    pub logs: Option<Arc<Logs>>,
+    /// What is promised waits for the disk.
+    pub disk: bool,
     /// Log each connection.
     pub log_connections: bool,
     /// How long a drain may take.
@@ -171,6 +181,8 @@ pub enum SetupError {
     Listen(SocketAddr, io::Error),
     /// No poller, or it does not take what is to be watched.
     Poll(io::Error),
+    /// Its log can't be opened.
+    Log(OpenError),
 }
 
 /// See the module. Made on its own thread.
@@ -206,6 +218,8 @@ pub struct Reactor {
     due: Vec<u32>,
     /// Nanoseconds of the longest turn of this tick that met a bound.
     longest_turn: u64,
+    /// What was said about the log.
+    trouble: trouble::Watch,
     crowd: Crowd,
     drain_timeout: Duration,
     /// How far a drain has come through the slots.
@@ -262,13 +276,29 @@ impl Reactor {
                 appetite: Appetite::default(),
             });
         }
+        let capacity = seats.each() as usize;
+        let shard = match &setup.logs {
+            None => {
+                let now = lines.moment(sys::clock::nanos());
+                Shard::new(me, Arc::clone(&shared), capacity, setup.seed, now)
+            }
+            Some(logs) => {
+                let boxes = Arc::clone(&lines.boxes);
+                let wake = move || boxes[me.index()].rouse();
+                let found = logs.read(me, wake).map_err(SetupError::Log)?;
+                shared.counters.of(me).store_damaged.add(found.losses());
+                let now = lines.moment(sys::clock::nanos());
+                let kept = Kept::new(found, setup.disk, lines.unix_epoch);
+                Shard::restore(me, Arc::clone(&shared), capacity, setup.seed, now, kept)
+            }
+        };
         let now = lines.moment(sys::clock::nanos());
         let registry = registry.try_clone().map_err(SetupError::Poll)?;
-        let capacity = seats.each() as usize;
         Ok(Self {
             me,
             reactors: lines.boxes.len(),
-            shard: Shard::new(me, Arc::clone(&shared), capacity, setup.seed, now),
+            trouble: trouble::Watch::new(shard.store().log().trouble()),
+            shard,
             io: Io {
                 connections: Connections::new(
                     me,
@@ -306,8 +336,9 @@ impl Reactor {
         })
     }
 
-    /// Run until the server orders the end.
-    pub fn serve_until_ordered(self) {
+    /// Run until the server orders the end. All reactors have been set up.
+    pub fn serve_until_ordered(mut self) {
+        self.shard.restored();
         self.run();
     }
 }

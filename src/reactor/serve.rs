@@ -43,6 +43,8 @@ impl Reactor {
             if slot.state == State::Attached && slot.is_plainly_readable() && !self.is_spent() {
                 self.hear(conn);
             } else {
+                // It reads into the buffer where the others' bytes stand.
+                self.handle_heard();
                 self.serve(conn);
             }
         }

@@ -211,6 +211,10 @@ impl Reactor {
         if self.ticked < tick {
             self.ticked = tick;
             self.shard.tick(self.now, &mut self.io);
+            let (log, unreadable) = (self.shard.store().log(), self.shard.unreadable());
+            for news in self.trouble.look(log, unreadable, self.now) {
+                news.say(self.me.0);
+            }
             let longest = std::mem::take(&mut self.longest_turn);
             self.io
                 .connections

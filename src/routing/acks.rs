@@ -5,6 +5,7 @@ use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::SessionIdx;
 use crate::session::Flags;
+use crate::session::durable::Note;
 use crate::session::flow::Acked;
 use crate::session::message::Outcome;
 use crate::wire::{Ack, PacketId, PacketType, Qos, ReasonCode, Version, ack};
@@ -114,7 +115,7 @@ impl Shard {
     ///
     /// Nor are its acknowledgements read then, so that no publisher may wait for it: two clients that wait for each other, or one that
     /// waits for itself, would do so forever.
-    pub(super) fn pause_if_owed(&mut self, idx: SessionIdx, port: &mut impl Port) {
+    pub(super) fn pause_if_owed(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let limit = usize::from(self.mqtt().receive_maximum);
         let session = &mut self.sessions[idx];
         let owed = session.flow.as_ref().map_or(0, |flow| flow.receipts.owed());
@@ -125,12 +126,20 @@ impl Shard {
         {
             session.flags.put(Flags::PAUSED, true);
             port.pause(conn, true);
-            self.rule_on_held(idx, port);
+            self.rule_on_held(idx, now, port);
         }
     }
 
     /// PUBREL: the client has let go of its QoS 2 message; the identifier is free.
-    pub(super) fn pubrel(&mut self, idx: SessionIdx, ack: &Ack<'_>, port: &mut impl Port) {
+    pub(super) fn pubrel(
+        &mut self,
+        idx: SessionIdx,
+        ack: &Ack<'_>,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
+        if self.sessions[idx].is_durable() {
+            return self.stored_pubrel(idx, ack.packet_id, port);
+        }
         let session = &mut self.sessions[idx];
         let known = session
             .flow
@@ -143,6 +152,32 @@ impl Shard {
             ReasonCode::PACKET_IDENTIFIER_NOT_FOUND
         };
         self.send_ack_of(idx, PacketType::Pubcomp, ack.packet_id, reason, port);
+        Ok(())
+    }
+
+    /// PUBREL of a durable client: that the identifier is free is recorded before it is told. Otherwise the next message under it would be taken for
+    /// this one after a restart.
+    fn stored_pubrel(
+        &mut self,
+        idx: SessionIdx,
+        id: PacketId,
+        port: &mut impl Port,
+    ) -> Result<(), Fault> {
+        let flow = self.sessions[idx].flow.as_ref();
+        if !flow.is_some_and(|flow| flow.receipts.is_unreleased(id)) {
+            let reason = ReasonCode::PACKET_IDENTIFIER_NOT_FOUND;
+            self.send_ack_of(idx, PacketType::Pubcomp, id, reason, port);
+            return Ok(());
+        }
+        let note = Note::Freed { id: id.get() };
+        self.keep
+            .note(self.id_of(idx), &note)
+            .map_err(|_| Fault::quota())?;
+        let session = &mut self.sessions[idx];
+        session.flow_mut().receipts.release(id);
+        session.tidy();
+        self.send_when_synced(idx, &ack::plain(PacketType::Pubcomp, id), port);
+        Ok(())
     }
 
     // ---- a client acknowledges what we delivered ----
@@ -155,10 +190,15 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) -> Result<(), Fault> {
-        let acked = self.sessions[idx]
-            .flow
-            .as_mut()
-            .map_or(Acked::Unknown, |flow| flow.puback(ack.packet_id));
+        let session = &mut self.sessions[idx];
+        let acked = if session.is_durable() {
+            self.stored_puback(idx, ack.packet_id)
+        } else {
+            session
+                .flow
+                .as_mut()
+                .map_or(Acked::Unknown, |flow| flow.puback(ack.packet_id))
+        };
         self.acked(idx, acked, now, port)
     }
 
@@ -170,12 +210,17 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) -> Result<(), Fault> {
-        let acked = self.sessions[idx]
-            .flow
-            .as_mut()
-            .map_or(Acked::Unknown, |flow| {
+        let session = &mut self.sessions[idx];
+        let acked = if session.is_durable() {
+            match self.stored_pubrec(idx, ack.packet_id, ack.reason, port) {
+                Acked::Release => return Ok(()),
+                acked => acked,
+            }
+        } else {
+            session.flow.as_mut().map_or(Acked::Unknown, |flow| {
                 flow.pubrec(ack.packet_id, ack.reason)
-            });
+            })
+        };
         match acked {
             Acked::Release => self.send_pubrel(idx, ack.packet_id, ReasonCode::SUCCESS, port),
             // Section 3.6.2.1. Answered in MQTT 3 as well, so that a client that was forgotten can finish.
@@ -202,10 +247,15 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) -> Result<(), Fault> {
-        let acked = self.sessions[idx]
-            .flow
-            .as_mut()
-            .map_or(Acked::Unknown, |flow| flow.pubcomp(ack.packet_id));
+        let session = &mut self.sessions[idx];
+        let acked = if session.is_durable() {
+            self.stored_pubcomp(idx, ack.packet_id)
+        } else {
+            session
+                .flow
+                .as_mut()
+                .map_or(Acked::Unknown, |flow| flow.pubcomp(ack.packet_id))
+        };
         self.acked(idx, acked, now, port)
     }
 

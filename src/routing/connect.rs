@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::port::{CloseCause, Port};
+use super::waits::Wait;
 use super::{Attached, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionIdx};
@@ -30,14 +31,23 @@ impl Shard {
         if let Err(reason) = self.acceptable(connect) {
             return self.refuse(conn, connect.version, reason, port);
         }
+        self.keep.changed = false;
         let Some((idx, present)) = self.open(client_id, connect.clean_start, now, port) else {
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         };
         self.bind(idx, conn, connect);
+        if self.sessions[idx].is_durable() {
+            self.record_online(idx);
+        } else if self.sessions[idx].expiry() != Some(0) && self.record_new(idx).is_err() {
+            self.unbind(idx, now, port);
+            return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
+        }
         self.connack(idx, connect, present, assigned.as_deref(), port);
         if present {
             self.group_members_online(idx, port);
-            if let Some(flow) = &mut self.sessions[idx].flow {
+            if self.sessions[idx].is_durable() {
+                self.stored_reconnected(idx);
+            } else if let Some(flow) = &mut self.sessions[idx].flow {
                 flow.reconnected();
             }
             self.pump(idx, now, port);
@@ -113,9 +123,15 @@ impl Shard {
     ) -> Option<(SessionIdx, bool)> {
         if let Some(idx) = self.find(client_id) {
             self.take_over(idx, now, port);
+            if self.find(client_id) == Some(idx) && Self::has_ended(&self.sessions[idx], now) {
+                // Its timer would find it a moment later.
+                self.end(idx, now, port);
+            }
             // A session with expiry 0 ended with the connection that was taken over.
             match self.find(client_id) {
                 Some(idx) if !clean_start => {
+                    self.load(idx, port);
+                    self.publish_due_will(idx, now, port);
                     self.wake(idx);
                     return Some((idx, true));
                 }
@@ -180,6 +196,17 @@ impl Shard {
         self.counters().sessions_online.add(1);
     }
 
+    /// The store has no room for a new session: there is none.
+    fn unbind(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        self.counters().sessions_online.sub(1);
+        let session = &mut self.sessions[idx];
+        session.go_offline(now.tick());
+        if let Some(extras) = session.some_extras_mut() {
+            extras.will = None;
+        }
+        self.end(idx, now, port);
+    }
+
     /// Section 3.1.2.10. An MQTT 3 client can't be told of another keep alive than its own, so its own holds.
     fn keep_alive(&self, connect: &Connect<'_>) -> u16 {
         let imposed = self.mqtt().server_keep_alive;
@@ -214,7 +241,18 @@ impl Shard {
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
         connack.encode(connect.version, &mut out);
-        self.send(idx, &out, port);
+        let conn = session.conn();
+        let begins = !present && std::mem::take(&mut self.keep.changed) && self.must_wait();
+        match conn {
+            Some(conn) if begins => {
+                // Nothing that it sends is read before it knows.
+                let id = self.id_of(idx);
+                self.sessions[idx].flags.put(Flags::SUBSCRIBING, true);
+                port.pause(conn, true);
+                self.await_sync(Wait::Connack(id, conn, (&*out).into()));
+            }
+            _ => self.send(idx, &out, port),
+        }
         self.scratch.packet = out;
     }
 }

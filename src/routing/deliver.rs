@@ -12,12 +12,13 @@ use super::port::{CloseCause, Port};
 use super::{Fault, Shard, subscribe};
 use crate::clock::Millis;
 use crate::config::resolved::QueueFull;
+use crate::counters::Counters;
 use crate::ids::SessionIdx;
 use crate::limits;
-use crate::session::Flags;
 use crate::session::alias::Naming;
 use crate::session::flow::{Delivery, Inflight, QueueLimits, Queued};
 use crate::session::message::Message;
+use crate::session::{Flags, Session};
 use crate::topic::GroupKey;
 use crate::wire::publish::{self, PublishOut};
 use crate::wire::{PacketId, Qos, ReasonCode};
@@ -39,13 +40,24 @@ pub(super) struct Grant<'a> {
 
 impl<'a> Grant<'a> {
     /// As a message was granted that has waited since.
-    fn of(delivery: &'a Delivery) -> Self {
+    pub(super) fn of(delivery: &'a Delivery) -> Self {
         Self {
             qos: delivery.qos,
             retain: delivery.retain,
             ids: &delivery.ids,
             group: delivery.group.as_ref(),
             alone: false,
+        }
+    }
+
+    /// To wait.
+    pub(super) fn delivery(&self, message: &Arc<Message>) -> Delivery {
+        Delivery {
+            message: Arc::clone(message),
+            qos: self.qos,
+            retain: self.retain,
+            ids: self.ids.into(),
+            group: self.group.cloned(),
         }
     }
 
@@ -58,6 +70,71 @@ impl<'a> Grant<'a> {
             group: None,
             alone: true,
         }
+    }
+}
+
+/// A PUBLISH for one session.
+pub(super) struct Out<'a> {
+    pub(super) topic: &'a str,
+    pub(super) payload: &'a [u8],
+    pub(super) forward: &'a [u8],
+    /// Seconds left.
+    pub(super) message_expiry: Option<u32>,
+    pub(super) ids: &'a [u32],
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) dup: bool,
+}
+
+impl Out<'_> {
+    /// Writes it, with the topic alias that the connection has for the topic. False: it is larger than the client takes.
+    pub(super) fn write(
+        &self,
+        session: &mut Session,
+        packet: &mut Vec<u8>,
+        id: Option<PacketId>,
+        counters: &Counters,
+        port: &mut impl Port,
+    ) -> bool {
+        let Some(conn) = session.conn() else {
+            return true;
+        };
+        let (version, max_packet) = (session.version(), session.max_packet());
+        let aliases = session
+            .some_extras_mut()
+            .and_then(|extras| extras.aliases_out.as_mut());
+        let naming = aliases
+            .as_ref()
+            .map_or(Naming::Name, |aliases| aliases.naming(self.topic));
+        let (topic, topic_alias) = match naming {
+            Naming::Name => (self.topic, None),
+            Naming::Introduce(alias) => (self.topic, Some(alias)),
+            Naming::Alias(alias) => ("", Some(alias)),
+        };
+        let out = PublishOut {
+            topic,
+            payload: self.payload,
+            forward: self.forward,
+            message_expiry: self.message_expiry,
+            topic_alias,
+            subscription_ids: self.ids,
+            qos: self.qos,
+            retain: self.retain,
+            dup: self.dup,
+        };
+        packet.clear();
+        publish::encode(packet, version, &out, id);
+        if packet.len() > max_packet {
+            counters.dropped_too_large.add(1);
+            return false;
+        }
+        if let (Naming::Introduce(_), Some(aliases)) = (naming, aliases) {
+            aliases.introduced(self.topic);
+        }
+        counters.packets_out.add(1);
+        counters.publishes_out.add(1);
+        port.send(conn, packet);
+        true
     }
 }
 
@@ -103,13 +180,11 @@ impl Shard {
             }
             return;
         }
-        let delivery = Delivery {
-            message: Arc::clone(message),
-            qos: grant.qos,
-            retain: grant.retain,
-            ids: grant.ids.into(),
-            group: grant.group.cloned(),
-        };
+        if self.sessions[idx].is_durable() {
+            self.offer_stored(idx, message, grant, now, port);
+            return;
+        }
+        let delivery = grant.delivery(message);
         match conn {
             Some(conn) => {
                 let most = self.mqtt().max_inflight;
@@ -144,7 +219,7 @@ impl Shard {
     }
 
     /// Publishers wait for a connected client: it is looked at again after the write timeout.
-    fn watch_for_stall(&mut self, idx: SessionIdx, now: Millis) {
+    pub(super) fn watch_for_stall(&mut self, idx: SessionIdx, now: Millis) {
         let session = &mut self.sessions[idx];
         if let Some(conn) = session.conn()
             && !session.flags.has(Flags::STALLING)
@@ -184,6 +259,8 @@ impl Shard {
     /// A client for which publishers wait, and which has acknowledged nothing for the length of the write timeout or not enough in twice
     /// that, must not hold them up any longer.
     fn check_stall(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        // What kept its messages may have been the queues of others.
+        self.pump(idx, now, port);
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;
         };
@@ -201,13 +278,16 @@ impl Shard {
     /// The queue of an absent client has no publisher that could wait for it: the operator's policy decides.
     fn enqueue_offline(&mut self, idx: SessionIdx, delivery: Delivery, port: &mut impl Port) {
         let limits = self.queue_limits();
-        if self.mqtt().queue_full == QueueFull::Refuse
+        let policy = self.mqtt().queue_full;
+        if policy != QueueFull::DropOldest
             && !self.sessions[idx]
                 .flow_mut()
                 .has_room_for(&delivery, limits)
         {
             self.counters().dropped_queue.add(1);
-            delivery.message.mark_refused();
+            if policy == QueueFull::Refuse {
+                delivery.message.mark_refused();
+            }
             self.sessions[idx].tidy();
             return;
         }
@@ -228,12 +308,16 @@ impl Shard {
     }
 
     /// The client is gone or paused, and publishers wait for its queue: the policy for absent clients now holds for these messages too.
-    pub(super) fn rule_on_held(&mut self, idx: SessionIdx, port: &mut impl Port) {
+    pub(super) fn rule_on_held(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         let Some(flow) = &mut self.sessions[idx].flow else {
             return;
         };
         let held = flow.take_held();
         self.counters().queued.sub(held.len() as u64);
+        if self.sessions[idx].is_durable() {
+            self.rule_on_held_stored(idx, held, now, port);
+            return;
+        }
         for delivery in held {
             let message = Arc::clone(&delivery.message);
             self.enqueue_offline(idx, delivery, port);
@@ -243,6 +327,12 @@ impl Shard {
 
     /// Sends from the queue while the window and the connection have room.
     pub(super) fn pump(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        if self.sessions[idx].is_durable() {
+            self.pump_stored(idx, now, port);
+            self.resume_queries(idx);
+            self.sessions[idx].tidy();
+            return;
+        }
         let limits = self.queue_limits();
         while let Some(conn) = self.sessions[idx].conn() {
             let most = self.mqtt().max_inflight;
@@ -318,7 +408,7 @@ impl Shard {
 
     /// Writes a PUBLISH. False: it is larger than the client takes.
     #[allow(clippy::too_many_arguments, reason = "a PUBLISH is made of as much")]
-    fn transmit(
+    pub(super) fn transmit(
         &mut self,
         idx: SessionIdx,
         message: &Arc<Message>,
@@ -353,39 +443,18 @@ impl Shard {
             port.send(conn, packet);
             return true;
         }
-        let naming = aliases
-            .as_ref()
-            .map_or(Naming::Name, |aliases| aliases.naming(message.topic()));
-        let (topic, topic_alias) = match naming {
-            Naming::Name => (message.topic(), None),
-            Naming::Introduce(alias) => (message.topic(), Some(alias)),
-            Naming::Alias(alias) => ("", Some(alias)),
-        };
-        let out = PublishOut {
-            topic,
+        let out = Out {
+            topic: message.topic(),
             payload: message.payload(),
             forward: message.forward(),
             message_expiry: message.expiry_left(now),
-            topic_alias,
-            subscription_ids: grant.ids,
+            ids: grant.ids,
             qos: grant.qos,
             retain: grant.retain,
             dup,
         };
-        let packet = &mut self.scratch.packet;
-        packet.clear();
-        publish::encode(packet, version, &out, id);
-        if packet.len() > max_packet {
-            counters.dropped_too_large.add(1);
-            return false;
-        }
-        if let (Naming::Introduce(_), Some(aliases)) = (naming, aliases) {
-            aliases.introduced(message.topic());
-        }
-        counters.packets_out.add(1);
-        counters.publishes_out.add(1);
-        port.send(conn, packet);
-        true
+        let (session, packet) = (&mut self.sessions[idx], &mut self.scratch.packet);
+        out.write(session, packet, id, counters, port)
     }
 
     /// The QoS of a delivery.

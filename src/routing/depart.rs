@@ -13,6 +13,17 @@ use crate::session::{Session, Will};
 use crate::wheel::Link;
 use crate::wire::{Disconnect, ReasonCode};
 
+/// What becomes of the will of a connection that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastWill {
+    /// It is void.
+    Void,
+    /// It is published when its delay is over, or the session.
+    Due,
+    /// The same, but not before the server has started again (section 3.1.2.5 allows that).
+    AfterStart,
+}
+
 impl Shard {
     /// The client says good-bye.
     pub(super) fn disconnect(
@@ -37,7 +48,12 @@ impl Shard {
         let with_will = disconnect.reason != ReasonCode::SUCCESS;
         if let Some(conn) = self.sessions[idx].conn() {
             port.close(conn, CloseCause::Disconnected);
-            self.detach(idx, with_will, now, port);
+            let last = if with_will {
+                LastWill::Due
+            } else {
+                LastWill::Void
+            };
+            self.detach(idx, last, now, port);
         }
         Ok(Verdict::Closed)
     }
@@ -62,7 +78,7 @@ impl Shard {
             if cause == CloseCause::KeepAlive {
                 self.send_disconnect(idx, ReasonCode::KEEP_ALIVE_TIMEOUT, port);
             }
-            self.detach(idx, true, now, port);
+            self.detach(idx, LastWill::Due, now, port);
         }
     }
 
@@ -75,14 +91,14 @@ impl Shard {
         self.counters().takeovers.add(1);
         self.send_disconnect(idx, ReasonCode::SESSION_TAKEN_OVER, port);
         port.close(conn, CloseCause::TakenOver);
-        self.detach(idx, true, now, port);
+        self.detach(idx, LastWill::Due, now, port);
     }
 
     /// The session has no connection any more. Ends it if it does not outlive one.
     pub(super) fn detach(
         &mut self,
         idx: SessionIdx,
-        with_will: bool,
+        last: LastWill,
         now: Millis,
         port: &mut impl Port,
     ) {
@@ -96,7 +112,7 @@ impl Shard {
             extras.aliases_in = Inbound::default();
             extras.aliases_out = None;
             extras.max_packet = None;
-            if !with_will {
+            if last == LastWill::Void {
                 extras.will = None;
             }
         }
@@ -110,7 +126,7 @@ impl Shard {
             .and_then(|extras| extras.will.as_ref())
             .map(|will| will.delay);
         match delay {
-            Some(0) => {
+            Some(0) if last == LastWill::Due => {
                 let will = extras.and_then(|extras| extras.will.take());
                 self.publish_will(will, now, port);
             }
@@ -124,13 +140,16 @@ impl Shard {
         if let Some(flow) = &mut self.sessions[idx].flow {
             flow.receipts.disconnected();
         }
-        self.rule_on_held(idx, port);
+        self.rule_on_held(idx, now, port);
+        if self.sessions[idx].is_durable() {
+            self.record_offline(idx);
+        }
         self.sessions[idx].tidy();
         self.schedule(idx);
     }
 
     /// Sets the timer of a session without a connection.
-    fn schedule(&mut self, idx: SessionIdx) {
+    pub(super) fn schedule(&mut self, idx: SessionIdx) {
         match self.sessions[idx].next_due() {
             Some(due) if due < Tick(u32::MAX) => {
                 let timer = self.sessions[idx].timer().unwrap_or_else(|| {
@@ -147,7 +166,7 @@ impl Shard {
         }
     }
 
-    fn forget_timer(&mut self, idx: SessionIdx) {
+    pub(super) fn forget_timer(&mut self, idx: SessionIdx) {
         if let Some(timer) = self.sessions[idx].timer() {
             self.sessions[idx].set_timer(None);
             self.wheel.cancel(&mut self.timers, timer);
@@ -169,32 +188,58 @@ impl Shard {
 
     /// The wheel says that something of an offline session is due.
     pub(super) fn session_due(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let holds = self.keep.restoring.holds;
         let session = &mut self.sessions[idx];
         let Some(until) = session.until() else {
             return;
         };
+        if holds {
+            // Not all subscriptions are loaded: a will would have to wait, and could be lost meanwhile.
+            self.schedule(idx);
+            return;
+        }
         if until <= now.tick() {
             self.end(idx, now, port);
             return;
         }
-        let mut will = None;
+        self.publish_due_will(idx, now, port);
+        self.schedule(idx);
+    }
+
+    /// The will of an absent session, if its time has come.
+    pub(super) fn publish_due_will(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let session = &mut self.sessions[idx];
         if let Some(extras) = session.some_extras_mut()
             && extras.will_due.is_some_and(|due| due <= now.tick())
         {
             extras.will_due = None;
-            will = extras.will.take();
+            let will = extras.will.take();
+            session.tidy();
+            self.publish_will(will, now, port);
+            self.record_will_published(idx);
         }
-        session.tidy();
-        self.publish_will(will, now, port);
-        self.schedule(idx);
     }
 
     /// The session ends, and all that is its: its will is published at the latest now, its shared messages go to other members.
     pub(super) fn end(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         self.forget_timer(idx);
         self.cancel_queries(idx);
+        self.keep.restoring.take_pending(idx);
+        let id = self.id_of(idx);
+        let is_durable = self.sessions[idx].is_durable();
+        let is_member = self.sessions[idx]
+            .extras()
+            .is_some_and(|extras| !extras.shared.is_empty());
+        let for_groups = if is_durable && is_member {
+            self.stored_for_groups(idx)
+        } else {
+            Vec::new()
+        };
         self.leave_groups(idx, port);
         self.clear_subscriptions(idx, port);
+        if is_durable {
+            self.forget_stored(id);
+        }
         let hash = self.shared.hasher.hash(self.client_id(idx));
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.remove(hash, idx.0, |at| {
@@ -207,6 +252,9 @@ impl Shard {
             .and_then(|extras| extras.will.take());
         self.give_session_place();
         self.counters().sessions.sub(1);
+        for (message, key) in for_groups {
+            self.regroup(&message, &key, now, port);
+        }
         if let Some(flow) = session.flow {
             self.counters().queued.sub(flow.queued() as u64);
             for (delivery, was_held) in flow.into_undelivered() {

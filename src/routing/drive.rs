@@ -1,5 +1,6 @@
 //! What drives a shard: packets, mail, time; and the end of a connection that breaks the protocol.
 
+use super::depart::LastWill;
 use super::mail::Mail;
 use super::port::{CloseCause, Port};
 use super::{Fault, Shard, Verdict};
@@ -74,10 +75,10 @@ impl Shard {
     ) -> Result<Verdict, Fault> {
         match packet {
             Packet::Pubrec(ack) => self.pubrec(idx, ack, now, port)?,
-            Packet::Pubrel(ack) => self.pubrel(idx, ack, port),
+            Packet::Pubrel(ack) => self.pubrel(idx, ack, port)?,
             Packet::Pubcomp(ack) => self.pubcomp(idx, ack, now, port)?,
             Packet::Subscribe(subscribe) => self.subscribe(idx, subscribe, now, port)?,
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(idx, unsubscribe, port),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(idx, unsubscribe, port)?,
             Packet::Disconnect(disconnect) => return self.disconnect(idx, disconnect, now, port),
             // AUTH without a method in CONNECT, packets that only a server sends, and those that don't come here.
             Packet::Connect(_)
@@ -110,7 +111,7 @@ impl Shard {
         if let Some(conn) = self.sessions[idx].conn() {
             self.send_disconnect(idx, fault.reason, port);
             port.close(conn, fault.cause);
-            self.detach(idx, true, now, port);
+            self.detach(idx, LastWill::Due, now, port);
         }
     }
 
@@ -212,6 +213,7 @@ impl Shard {
                 self.routes.set_group(&key, from, online, offline);
                 self.now_known(known, now, port);
             }
+            Mail::Fence { known } => self.now_known(Some(known), now, port),
             Mail::Known { suback } => self.suback_ready(suback, now, port),
             Mail::Retain(message) => self.retain(&message, port),
             Mail::RetainedQuery {
@@ -248,9 +250,19 @@ impl Shard {
     /// Once a tick: sessions end, wills become due, counts are told.
     pub fn tick(&mut self, now: Millis, port: &mut impl Port) {
         self.frames.forget();
+        self.end_due(now, port);
+        self.check_stalls(now, port);
+        self.tend_store(now, port);
+        self.tell_members(port);
+        self.sweep_retained(now);
+        self.publish_sys(now, port);
+    }
+
+    /// A slice of the offline sessions whose time has come, or their will's. What is left of them is work for the next turns.
+    fn end_due(&mut self, now: Millis, port: &mut impl Port) {
         let mut due = std::mem::take(&mut self.scratch.due);
         due.clear();
-        self.wheel.expire(
+        self.more_due = self.wheel.expire(
             &mut self.timers,
             now.tick(),
             limits::SESSION_TIMERS,
@@ -263,10 +275,6 @@ impl Shard {
             }
         }
         self.scratch.due = due;
-        self.check_stalls(now, port);
-        self.tell_members(port);
-        self.sweep_retained(now);
-        self.publish_sys(now, port);
     }
 
     /// One slice of the work that is too long for one turn. True: there is more.
@@ -275,7 +283,16 @@ impl Shard {
         self.expel_doomed(now, port);
         let asking = self.ask_next(now, port);
         let fanning_out = self.fan_out_slice(now, port);
-        fanning_out || asking || !self.doomed.is_empty()
+        let synced = self.go_on_synced(now, port);
+        let restoring = self.has_restoring() && self.restore_slice(now, port);
+        let cleaning = self.clean_store();
+        if self.more_due {
+            self.end_due(now, port);
+        }
+        // What waited for the sessions to be loaded may be for many, and has only begun.
+        let begun = !self.fanouts.is_empty();
+        let more = fanning_out || begun || asking || synced || restoring || cleaning;
+        more || self.more_due || !self.doomed.is_empty()
     }
 
     /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.
@@ -290,15 +307,26 @@ impl Shard {
 
     /// True if [`Shard::work`] has something to do.
     pub fn has_work(&self) -> bool {
-        !self.fanouts.is_empty() || !self.asking.is_empty() || !self.doomed.is_empty()
+        !self.fanouts.is_empty()
+            || !self.asking.is_empty()
+            || !self.doomed.is_empty()
+            || self.keep.cleaning
+            || self.more_due
+            || self.has_synced()
+            || self.has_restoring()
     }
 
-    /// The server ends: DISCONNECT 0x8B, the connection is closed, the will is not published.
+    /// The server ends: DISCONNECT 0x8B, the connection is closed. The will of a session that is kept is published after the next start, others are not.
     pub fn shutdown(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         if let Some(conn) = self.sessions[idx].conn() {
             self.send_disconnect(idx, ReasonCode::SERVER_SHUTTING_DOWN, port);
             port.close(conn, CloseCause::ServerShutdown);
-            self.detach(idx, false, now, port);
+            let last = if self.sessions[idx].is_durable() {
+                LastWill::AfterStart
+            } else {
+                LastWill::Void
+            };
+            self.detach(idx, last, now, port);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::port::Port;
 use crate::clock::Millis;
 use crate::limits::{FANOUT_BACKLOG, FANOUT_BYTES};
 use crate::session::message::Message;
+use crate::store;
 use crate::topic::{Entry, TopicHash};
 use crate::wire::Qos;
 
@@ -27,6 +28,8 @@ struct Job {
     at: usize,
     /// Sessions with a later serial came after the publication; their entries are somebody else's.
     serial: u32,
+    /// The message in the store, once it is there.
+    stored: Option<store::Shared>,
 }
 
 /// The fan-outs that are too long for one turn. Topics take turns; the messages of one topic stay in order.
@@ -134,12 +137,14 @@ impl Shard {
                     entries,
                     at: 0,
                     serial: self.serial,
+                    stored: None,
                 });
             }
         } else {
             let mut entries = std::mem::take(&mut self.scratch.entries);
             self.index.snapshot(&matched, &mut entries);
             self.serve(message, &entries, self.serial, &matched, now, port);
+            self.end_sharing();
             self.scratch.entries = entries;
             self.settle(message, port);
         }
@@ -161,12 +166,20 @@ impl Shard {
                 self.index
                     .matching(job.message.hash, job.message.topic(), &mut matched);
             }
+            if let Some(stored) = job.stored.take() {
+                self.keep.sharing = Some((Arc::clone(&job.message), stored));
+            }
             self.serve(&job.message, slice, job.serial, &matched, now, port);
             left = left.saturating_sub((end - job.at).max(matched.len()));
             self.scratch.matched = matched;
             self.fanouts.backlog -= end - job.at;
             job.at = end;
             let done = (job.at == job.entries.len()).then(|| Arc::clone(&job.message));
+            if done.is_some() {
+                self.end_sharing();
+            } else {
+                job.stored = self.suspend_sharing(&job.message);
+            }
             self.fanouts.put_back(job);
             if let Some(message) = done {
                 self.settle(&message, port);
@@ -215,5 +228,6 @@ impl Shard {
             self.offer(idx, message, grant, now, port);
         }
         self.scratch.ids = ids;
+        self.commit_shared(message);
     }
 }

@@ -55,6 +55,13 @@ impl Groups {
         self.list.len()
     }
 
+    /// What a session has subscribed to: group, options, subscription identifier.
+    pub(super) fn membership(&self, sub: SharedSub) -> (&GroupKey, SubOptions, Option<u32>) {
+        let group = &self.list[sub.group as usize];
+        let member = group.members[sub.place as usize];
+        (&group.key, member.options, member.id)
+    }
+
     fn find(&self, key: &GroupKey) -> Option<u32> {
         self.by_key.get(key).copied()
     }
@@ -127,13 +134,14 @@ impl Shard {
             .map(|sub| sub.place as usize)
     }
 
-    /// Makes an online session a member, or replaces its options. True: it is new.
+    /// Makes a session a member, or replaces its options. True: it is new.
     pub(super) fn join_group(
         &mut self,
         idx: SessionIdx,
         key: &GroupKey,
         options: SubOptions,
         id: Option<u32>,
+        online: bool,
     ) -> bool {
         let at = self.groups.find_or_add(key);
         let member = Member {
@@ -149,8 +157,10 @@ impl Shard {
         group.members.push(member);
         let last = group.members.len() - 1;
         note_place(&mut self.sessions, idx, at, last);
-        group.swap(at, last, group.online, &mut self.sessions);
-        group.online += 1;
+        if online {
+            group.swap(at, last, group.online, &mut self.sessions);
+            group.online += 1;
+        }
         true
     }
 
@@ -321,6 +331,11 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) {
+        if self.group_has_already(key, message) {
+            message.mark_matched();
+            self.settle(message, port);
+            return;
+        }
         let online = self
             .groups
             .find(key)

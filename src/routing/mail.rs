@@ -56,6 +56,11 @@ pub enum Mail {
         /// To be counted down once it is known here.
         known: Option<Arc<Known>>,
     },
+    /// A shard has told of all that it had to load; counted down like an interest.
+    Fence {
+        /// To be counted down.
+        known: Arc<Known>,
+    },
     /// Every shard knows of the filters of this SUBSCRIBE: its SUBACK may leave.
     Known {
         /// Key of the waiting SUBACK.

@@ -16,6 +16,7 @@
 //! | `ahead` | memory that is asked for early |
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
+//! | `keep`, `stored`, `sending`, `waits`, `restore` | durable sessions: their records; what goes into their queues, and out; what waits for the disk; after a restart |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
 //! | `system`, `census` | `$SYS`; what a shard holds |
 
@@ -30,18 +31,23 @@ mod fanout;
 mod frames;
 pub mod greet;
 mod groups;
+mod keep;
 pub mod mail;
 pub mod port;
 mod publish;
+mod restore;
 mod retained;
+mod sending;
+mod stored;
 mod subscribe;
 mod system;
+mod waits;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use slab::Slab;
 
 use crate::clock::{Millis, Tick};
@@ -50,16 +56,18 @@ use crate::counters::{AllCounters, Counters};
 use crate::ids::{ConnId, ReactorId, SessionId, SessionIdx};
 use crate::limits;
 use crate::session::Session;
+use crate::store::Store;
 use crate::sys::prefetch;
 use crate::topic::arena::Arena;
 use crate::topic::table::Table;
-use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, TopicHasher};
+use crate::topic::{Entry, FilterId, GroupKey, Index, Marks, Masks, Own, Routes, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
 use port::CloseCause;
 
 pub use census::Census;
 pub use greet::{Greeting, greet, home};
+pub use restore::Kept;
 
 /// What all shards of a server see: nothing but atomics and what never changes.
 #[derive(Debug)]
@@ -78,6 +86,14 @@ pub struct Shared {
     retained_marks: Marks,
     retained: AtomicU64,
     retained_bytes: AtomicU64,
+    /// Messages in the queues of durable sessions, and their bytes.
+    queued: AtomicU64,
+    queued_bytes: AtomicU64,
+    /// Shards that have not loaded the subscriptions of their sessions.
+    loading: AtomicUsize,
+    /// Messages that were under way when the server died, and the groups of which a member has or had them.
+    doubts: Mutex<HashSet<u64>>,
+    doubtful_groups: Mutex<HashSet<(u64, GroupKey)>>,
     reactors: usize,
 }
 
@@ -93,6 +109,11 @@ impl Shared {
             retained_marks: Marks::new(topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_BYTES)),
             retained: AtomicU64::new(0),
             retained_bytes: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
+            loading: AtomicUsize::new(0),
+            doubts: Mutex::default(),
+            doubtful_groups: Mutex::default(),
             reactors,
         }
     }
@@ -215,6 +236,8 @@ pub struct Shard {
     serial: u32,
     wheel: Wheel,
     timers: Timers,
+    /// More of them are due than one slice takes.
+    more_due: bool,
     /// Connected clients for which publishers wait, in the order in which they are looked at.
     stalls: VecDeque<(Tick, SessionId, ConnId)>,
     index: Index,
@@ -236,6 +259,7 @@ pub struct Shard {
     fanouts: fanout::Fanouts,
     frames: frames::Frames,
     sys: system::System,
+    keep: keep::Keep,
     random: u64,
     slices: Slices,
     /// Deliveries since [`Shard::begin`], and filters and groups found for them.
@@ -251,6 +275,8 @@ pub struct Slices {
     pub fanout: usize,
     /// Retained messages in a part of an answer.
     pub retained: usize,
+    /// Sessions whose subscriptions are loaded after a restart.
+    pub load: usize,
 }
 
 impl Default for Slices {
@@ -258,6 +284,7 @@ impl Default for Slices {
         Self {
             fanout: limits::FANOUT_SLICE,
             retained: limits::RETAINED_PART,
+            load: limits::LOAD_SLICE,
         }
     }
 }
@@ -269,11 +296,12 @@ struct Scratch {
     entries: Vec<Entry>,
     ids: Vec<u32>,
     packet: Vec<u8>,
+    meta: Vec<u8>,
     due: Vec<u32>,
 }
 
 impl Shard {
-    /// A shard without sessions. `capacity`: how many sessions to reserve address space for. `seed`: for choices that may be guessed but
+    /// A shard without sessions, with a store that ends with it. `capacity`: how many sessions to reserve address space for. `seed`: for choices that may be guessed but
     /// must be spread (assigned client identifiers, members of a group).
     pub fn new(
         me: ReactorId,
@@ -291,6 +319,7 @@ impl Shard {
             serial: 0,
             wheel: Wheel::new(limits::SESSION_WHEEL_BUCKETS, now.tick()),
             timers: Timers::default(),
+            more_due: false,
             stalls: VecDeque::new(),
             index: Index::new(hasher.clone()),
             own: Own::new(me, Arc::clone(&shared.masks)),
@@ -307,6 +336,7 @@ impl Shard {
             fanouts: fanout::Fanouts::default(),
             frames: frames::Frames::default(),
             sys: system::System::new(now),
+            keep: keep::Keep::new(Store::in_memory(limits::HEAP_STORE_BYTES, seed), false, 0),
             random: seed,
             slices: Slices::default(),
             delivered: 0,
@@ -412,8 +442,18 @@ impl Shard {
                     "a session that ends, without a timer"
                 );
             }
+            let stored = self.keep.store.session(idx);
+            assert_eq!(
+                stored,
+                session.is_durable().then(|| self.id_of(idx)),
+                "a durable session that is not in the store, or the reverse"
+            );
             if let Some(flow) = &session.flow {
                 flow.check_invariants();
+                assert!(
+                    !session.is_durable() || flow.in_flight() == 0 && flow.queued() == flow.held(),
+                    "a durable session's queue is in the store"
+                );
                 assert!(
                     flow.held() == 0 || session.conn().is_some(),
                     "publishers wait for an offline session"
@@ -434,6 +474,7 @@ impl Shard {
             .check_invariants(|at| self.shared.hasher.hash(self.client_id(SessionIdx(at))));
         self.groups.check_invariants();
         self.index.check_invariants();
+        self.keep.store.check_invariants();
     }
 
     /// Lets go of the memory that sessions took which have ended, if none is left; and of buffers that are kept from packet to packet. A small one

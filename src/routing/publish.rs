@@ -2,14 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::mail::Mail;
 use super::port::Port;
+use super::waits::Wait;
 use super::{Fault, Shard, greet};
 use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
 use crate::limits::{SPARE_MESSAGE_BYTES, SPARE_MESSAGES};
+use crate::session::durable::Note;
 use crate::session::message::{Message, Outcome, Publisher, Receipt};
 use crate::topic::filter::has_wildcard;
 use crate::topic::{ReactorSet, TopicHash, validate_name};
@@ -119,15 +122,54 @@ impl Shard {
             receipts.refuse(id, publish.qos, receipt, Outcome::Forbidden);
             self.release_acks(idx, port)?;
             // An older message may be unsettled, and this refusal behind it.
-            self.pause_if_owed(idx, port);
+            self.pause_if_owed(idx, now, port);
             return Ok(());
         }
         let receipt = self.receipt();
-        let message = self.message(idx, publish, &topic, hash, Some(receipt), now);
+        let mut message = self.message(idx, publish, &topic, hash, Some(receipt), now);
         self.expect_subscriber(likely);
+        if publish.qos == Qos::ExactlyOnce
+            && self.sessions[idx].is_durable()
+            && !self.name_message(idx, id, publish.dup, &mut message)
+        {
+            let receipts = &mut self.sessions[idx].flow_mut().receipts;
+            receipts.refuse(id, publish.qos, receipt, Outcome::Refused);
+            self.release_acks(idx, port)?;
+            self.pause_if_owed(idx, now, port);
+            return Ok(());
+        }
         self.take(idx, id, receipt, &message, now, port)?;
         self.retire(message);
         Ok(())
+    }
+
+    /// Records that a QoS 2 message of a durable session was taken, before anybody gets it. If the server dies before it has said that it has the
+    /// message, the client sends it again, and whoever has it then is found by its name. False: it could not be recorded.
+    fn name_message(
+        &mut self,
+        idx: SessionIdx,
+        id: PacketId,
+        dup: bool,
+        message: &mut Arc<Message>,
+    ) -> bool {
+        let message = Arc::get_mut(message).expect("nobody else has it yet");
+        let known = self.sessions[idx]
+            .flow
+            .as_mut()
+            .and_then(|flow| flow.receipts.take_doubt(id));
+        // Without DUP it is another message, and the one before it was given up.
+        if let Some(token) = known.filter(|_| dup) {
+            message.token = NonZeroU64::new(token);
+            message.doubtful = true;
+            return true;
+        }
+        let token = NonZeroU64::new(self.random()).unwrap_or(NonZeroU64::MIN);
+        message.token = Some(token);
+        let note = Note::Took {
+            id: id.get(),
+            token: token.get(),
+        };
+        self.keep.note(self.id_of(idx), &note).is_ok()
     }
 
     /// Routes a QoS 1 or 2 message, and acknowledges it now or when it is settled.
@@ -151,14 +193,22 @@ impl Shard {
                 return self.acknowledge(idx, id, message.qos, outcome, port);
             }
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
-            receipts.take(id, message.qos, receipt);
+            receipts.take(id, message.qos, receipt, None);
         } else {
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
-            if !receipts.take(id, message.qos, receipt) {
+            let token = message.token.map(NonZeroU64::get);
+            if !receipts.take(id, message.qos, receipt, token) {
                 return Err(Fault::quota());
             }
+            if token.is_some() && self.must_queue() {
+                self.await_sync(Wait::Route(Arc::clone(message)));
+                self.pause_if_owed(idx, now, port);
+                return Ok(());
+            }
             self.route(message, now, port);
-            if let Some(outcome) = message.settle() {
+            if let Some(outcome) = message.settle()
+                && self.is_held(idx, receipt, outcome)
+            {
                 self.sessions[idx]
                     .flow_mut()
                     .receipts
@@ -166,7 +216,7 @@ impl Shard {
                 self.release_acks(idx, port)?;
             }
         }
-        self.pause_if_owed(idx, port);
+        self.pause_if_owed(idx, now, port);
         Ok(())
     }
 
@@ -252,6 +302,14 @@ impl Shard {
     /// Takes a message to every shard with interest, this one included, and to the home of its topic if it is to be retained. Whoever
     /// has yet to take it is counted in the message; the caller settles its own count afterwards.
     pub(super) fn route(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
+        if self.keep.restoring.holds {
+            self.route_later(message);
+        } else {
+            self.route_now(message, now, port);
+        }
+    }
+
+    pub(super) fn route_now(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
         if let Some(client_id) = inbox_of(message.topic()) {
             let home = greet::home(&self.shared.hasher, client_id, self.reactors());
             if home == self.me {
@@ -317,7 +375,11 @@ impl Shard {
 
     /// Delivers to the client whose inbox the topic names, and settles.
     pub(super) fn inbox(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
-        if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id)) {
+        if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id))
+            // One that does not know yet that it is connected is not, but for what is stored.
+            && (!self.has_no_connack(idx)
+                || self.sessions[idx].is_durable() && message.qos != Qos::AtMostOnce)
+        {
             message.mark_matched();
             self.offer(
                 idx,
@@ -331,10 +393,18 @@ impl Shard {
     }
 
     /// One of those who were expected has taken the message. If it was the last, the publisher is told.
-    pub(super) fn settle(&mut self, message: &Message, port: &mut impl Port) {
+    pub(super) fn settle(&mut self, message: &Arc<Message>, port: &mut impl Port) {
         if message.qos == Qos::AtMostOnce {
             return;
         }
+        if self.must_wait() && message.is_stored() {
+            self.settle_synced(message);
+        } else {
+            self.settle_now(message, port);
+        }
+    }
+
+    pub(super) fn settle_now(&mut self, message: &Message, port: &mut impl Port) {
         let Some(outcome) = message.settle() else {
             return;
         };
@@ -360,6 +430,52 @@ impl Shard {
 
     /// A message of one of our clients is settled: its acknowledgement leaves, in its turn.
     pub(super) fn settled(
+        &mut self,
+        session: crate::ids::SessionId,
+        receipt: Receipt,
+        outcome: Outcome,
+        port: &mut impl Port,
+    ) {
+        if let Some(idx) = self.live(session)
+            && self.is_held(idx, receipt, outcome)
+        {
+            self.settled_now(session, receipt, outcome, port);
+        }
+    }
+
+    /// Everybody has a message of one of our clients, or it was refused. At QoS 2 a durable session records that, before its client is told; false:
+    /// that is not done yet, and it goes on then.
+    fn is_held(&mut self, idx: SessionIdx, receipt: Receipt, outcome: Outcome) -> bool {
+        if !self.sessions[idx].is_durable() {
+            return true;
+        }
+        let session = self.id_of(idx);
+        let Some(flow) = &mut self.sessions[idx].flow else {
+            return true;
+        };
+        let Some(id) = flow.receipts.unreleased(receipt) else {
+            return true;
+        };
+        let id = id.get();
+        if outcome.is_error() {
+            // Not recorded it stays in doubt, and the client's next attempt, which is a new message, ends that.
+            let _ = self.keep.note(session, &Note::Freed { id });
+            return true;
+        }
+        if self.keep.note(session, &Note::Held { id }).is_err() {
+            self.keep.unheld.push((session, receipt, outcome));
+            return false;
+        }
+        flow.receipts.recorded(receipt);
+        if self.must_wait() {
+            self.await_sync(Wait::Held(session, receipt, outcome));
+            return false;
+        }
+        true
+    }
+
+    /// The acknowledgement leaves, in its turn.
+    pub(super) fn settled_now(
         &mut self,
         session: crate::ids::SessionId,
         receipt: Receipt,

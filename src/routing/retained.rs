@@ -22,6 +22,7 @@ use crate::clock::Millis;
 use crate::ids::{ReactorId, SessionIdx};
 use crate::limits::{RETAINED_ASKS, RETAINED_LOOK, RETAINED_SEEN, RETAINED_SWEEP};
 use crate::session::Flags;
+use crate::session::durable::Body;
 use crate::session::message::Message;
 use crate::topic::filter::has_wildcard;
 use crate::topic::{TopicHash, matches};
@@ -157,7 +158,10 @@ impl Shard {
             Arc::new(message.without_publisher())
         };
         let held = ByTopic(kept);
-        if message.payload().is_empty() {
+        if !self.record_retained(message) {
+            self.counters().dropped_store.add(1);
+            message.mark_refused();
+        } else if message.payload().is_empty() {
             let removed = self.retained.messages.take(message.topic());
             self.count_retained(None, removed.as_ref());
         } else if self.may_retain(message) {
@@ -168,6 +172,40 @@ impl Shard {
             message.mark_refused();
         }
         self.settle(message, port);
+    }
+
+    /// What is retained is in the store first; the server's own figures are not. False: there is no room.
+    fn record_retained(&mut self, message: &Message) -> bool {
+        if super::publish::is_reserved(message.topic()) {
+            return true;
+        }
+        let key = message.topic().as_bytes();
+        if message.payload().is_empty() {
+            if self.keep.store.value(key).is_none() {
+                return true;
+            }
+            message.mark_stored();
+            return self.keep.store.forget(key).is_ok();
+        }
+        if !self.may_retain(message) {
+            return true;
+        }
+        message.mark_stored();
+        let body = Body {
+            since: None,
+            token: None,
+            ..self.body(message, Millis(0))
+        };
+        let head = body.head();
+        self.keep.store.keep(key, &body.pieces(&head)).is_ok()
+    }
+
+    /// After a restart: one of those that were retained.
+    pub(super) fn restore_retained(&mut self, message: Arc<Message>) {
+        self.shared.retained_marks.set(message.hash);
+        let held = ByTopic(message);
+        let replaced = self.retained.messages.replace(held.clone());
+        self.count_retained(Some(&held), replaced.as_ref());
     }
 
     fn may_retain(&self, message: &Message) -> bool {
@@ -208,6 +246,11 @@ impl Shard {
             self.retained.sweep_from = some.last().map(|message| message.topic().into());
         }
         for message in some.iter().filter(|message| message.is_expired(now)) {
+            let key = message.topic().as_bytes();
+            if self.keep.store.value(key).is_some() && self.keep.store.forget(key).is_err() {
+                // The next round tries again.
+                continue;
+            }
             let removed = self.retained.messages.take(message.topic());
             self.count_retained(None, removed.as_ref());
         }
@@ -362,7 +405,11 @@ impl Shard {
 
     fn has_room_for_part(&self, idx: SessionIdx, port: &impl Port) -> bool {
         let session = &self.sessions[idx];
-        let queued = session.flow.as_ref().map_or(0, |flow| flow.queued());
+        let queued = if session.is_durable() {
+            self.stored_waiting(idx)
+        } else {
+            session.flow.as_ref().map_or(0, |flow| flow.queued())
+        };
         session.conn().is_some_and(|conn| port.has_room(conn))
             && queued <= self.mqtt().queue_messages as usize / 2
     }

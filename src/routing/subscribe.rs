@@ -9,11 +9,14 @@ use hashbrown::HashSet;
 
 use super::mail::{Known, Mail};
 use super::port::Port;
+use super::restore::FENCE;
+use super::waits::Wait;
 use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
 use crate::limits::{MAX_GROUPS, MAX_ROUTES};
 use crate::session::Flags;
+use crate::session::durable::{self, Subscription};
 use crate::topic::{Filter, GroupKey, SubOptions};
 use crate::wire::{
     Qos, ReasonCode, RetainHandling, Suback, Subscribe, SubscribeOptions, Unsuback, Unsubscribe,
@@ -49,6 +52,8 @@ struct Request<'a> {
     /// What every shard is told of for this SUBSCRIBE already: a filter that it repeats needs no second letter.
     spreading: HashSet<Arc<str>>,
     groups: HashSet<GroupKey>,
+    /// Of a durable session: what is granted, for its record.
+    granted: Vec<u8>,
     v5: bool,
     packet: &'a Subscribe<'a>,
 }
@@ -56,6 +61,14 @@ struct Request<'a> {
 /// QoS of a subscription as the index keeps it.
 pub(super) fn qos(bits: u8) -> Qos {
     Qos::from_bits(bits).expect("the index keeps what was granted")
+}
+
+fn granted(options: SubscribeOptions) -> SubOptions {
+    SubOptions {
+        qos: options.qos as u8,
+        no_local: options.no_local,
+        retain_as_published: options.retain_as_published,
+    }
 }
 
 impl Shard {
@@ -77,6 +90,7 @@ impl Shard {
             retained: Vec::new(),
             spreading: HashSet::new(),
             groups: HashSet::new(),
+            granted: Vec::new(),
             v5: self.sessions[idx].is_v5(),
             packet,
         };
@@ -90,11 +104,27 @@ impl Shard {
         let mut codes = Vec::with_capacity(packet.filters.len());
         for (text, options) in request.packet.filters.iter() {
             let code = match self.subscribe_to(&mut request, text, options, port) {
-                Ok(qos) => qos as u8,
+                Ok(qos) => {
+                    self.note_granted(&mut request, text, options);
+                    qos as u8
+                }
                 Err(reason) if request.v5 => reason.0,
                 Err(_) => ReasonCode::UNSPECIFIED_ERROR.0,
             };
             codes.push(code);
+        }
+        if !request.granted.is_empty() {
+            let id = self.id_of(idx);
+            // What is not recorded is not granted: the client is not told, and asks again.
+            self.keep
+                .store
+                .note(id, &request.granted)
+                .map_err(|_| Fault::quota())?;
+            if self.must_wait() {
+                let known = self.known(&mut request);
+                known.expect();
+                self.await_sync(Wait::Known(known));
+            }
         }
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
@@ -128,6 +158,21 @@ impl Shard {
         Ok(())
     }
 
+    fn note_granted(&self, request: &mut Request<'_>, filter: &str, options: SubscribeOptions) {
+        if !self.sessions[request.idx].is_durable() {
+            return;
+        }
+        if request.granted.is_empty() {
+            durable::begin_subscribed(&mut request.granted);
+        }
+        let subscription = Subscription {
+            filter,
+            options: granted(options),
+            id: request.id,
+        };
+        durable::put_subscription(&mut request.granted, &subscription);
+    }
+
     /// What the SUBACK says of this filter.
     fn subscribe_to(
         &mut self,
@@ -148,11 +193,7 @@ impl Shard {
         if is_replicated && self.routes.len() >= MAX_ROUTES && !self.routes.has(filter.path) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
-        let granted = SubOptions {
-            qos: options.qos as u8,
-            no_local: options.no_local,
-            retain_as_published: options.retain_as_published,
-        };
+        let granted = granted(options);
         if let Some(group) = filter.share {
             let key = GroupKey {
                 group: group.into(),
@@ -166,7 +207,7 @@ impl Shard {
             {
                 return Err(ReasonCode::QUOTA_EXCEEDED);
             }
-            if self.join_group(idx, &key, granted, request.id) {
+            if self.join_group(idx, &key, granted, request.id, true) {
                 self.counters().subscriptions.add(1);
             }
             if !request.groups.contains(&key) {
@@ -239,7 +280,7 @@ impl Shard {
         )
     }
 
-    fn tell_interest(
+    pub(super) fn tell_interest(
         &self,
         path: &str,
         wanted: bool,
@@ -286,6 +327,10 @@ impl Shard {
 
     /// Every shard knows: the SUBACK leaves, unless the client has.
     pub(super) fn suback_ready(&mut self, key: u32, now: Millis, port: &mut impl Port) {
+        if key == FENCE {
+            self.loaded();
+            return;
+        }
         let pending = self.subacks.remove(key as usize);
         for path in pending.spreading {
             if let Some(waiting) = self.spreading.get_mut(&path) {
@@ -319,11 +364,20 @@ impl Shard {
         idx: SessionIdx,
         packet: &Unsubscribe<'_>,
         port: &mut impl Port,
-    ) {
+    ) -> Result<(), Fault> {
         let mut codes = Vec::with_capacity(packet.filters.len());
+        let mut ended = Vec::new();
         for text in packet.filters.iter() {
             let code = match Filter::parse(text, self.mqtt().max_topic_levels) {
-                Ok(filter) if self.unsubscribe_from(idx, &filter, port) => ReasonCode::SUCCESS,
+                Ok(filter) if self.unsubscribe_from(idx, &filter, port) => {
+                    if self.sessions[idx].is_durable() {
+                        if ended.is_empty() {
+                            durable::begin_unsubscribed(&mut ended);
+                        }
+                        durable::put_filter(&mut ended, text);
+                    }
+                    ReasonCode::SUCCESS
+                }
                 Ok(_) => ReasonCode::NO_SUBSCRIPTION_EXISTED,
                 Err(_) => ReasonCode::TOPIC_FILTER_INVALID,
             };
@@ -331,7 +385,15 @@ impl Shard {
         }
         let mut out = Vec::new();
         Unsuback::new(packet.packet_id, &codes).encode(self.sessions[idx].version(), &mut out);
-        self.send(idx, &out, port);
+        if !ended.is_empty() {
+            let id = self.id_of(idx);
+            self.keep
+                .store
+                .note(id, &ended)
+                .map_err(|_| Fault::quota())?;
+        }
+        self.send_when_synced(idx, &out, port);
+        Ok(())
     }
 
     fn unsubscribe_from(

@@ -47,6 +47,7 @@ const FIGURES: &[(&str, Figure)] = &[
         t.dropped_backlog
             + t.dropped_mailbox
             + t.dropped_queue
+            + t.dropped_store
             + t.dropped_expired
             + t.dropped_too_large
             + t.dropped_fanout
@@ -57,6 +58,19 @@ const FIGURES: &[(&str, Figure)] = &[
     ("subscriptions/count", |t| t.subscriptions),
     ("retained messages/count", |t| t.retained),
     ("store/messages/count", |t| t.queued),
+    ("store/bytes/live", |t| t.store_live_bytes),
+    ("store/bytes/log", |t| t.store_log_bytes),
+    ("store/segments/count", |t| t.store_segments),
+    ("store/syncs", |t| t.store_syncs),
+    ("store/damaged", |t| t.store_damaged),
+    ("dropped/backlog", |t| t.dropped_backlog),
+    ("dropped/mailbox", |t| t.dropped_mailbox),
+    ("dropped/fanout", |t| t.dropped_fanout),
+    ("dropped/queue", |t| t.dropped_queue),
+    ("dropped/store", |t| t.dropped_store),
+    ("dropped/expired", |t| t.dropped_expired),
+    ("dropped/too large", |t| t.dropped_too_large),
+    ("dropped/retained", |t| t.dropped_retained),
 ];
 
 impl Shard {

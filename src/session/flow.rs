@@ -256,6 +256,23 @@ impl Flow {
         queued
     }
 
+    /// Appends behind the limits of a queue that stands elsewhere: its publisher waits (the message's count is raised).
+    pub fn hold(&mut self, delivery: Delivery) {
+        delivery.message.expect();
+        self.held += 1;
+        self.queue.push_back(delivery);
+    }
+
+    /// The oldest of those that wait.
+    pub fn front(&self) -> Option<&Delivery> {
+        self.queue.front()
+    }
+
+    /// The client has acknowledged a message of a queue that stands elsewhere.
+    pub fn note_progress(&mut self) {
+        self.acked = self.acked.wrapping_add(1);
+    }
+
     /// True if the queue would keep this message within its limits. One message is always kept, however large.
     pub fn has_room_for(&self, delivery: &Delivery, limits: QueueLimits) -> bool {
         self.held == 0 && self.fits(delivery.weight(), limits)

@@ -1,5 +1,6 @@
 //! A message on its way: immutable, shared by reference between queues and reactors, and counting who has yet to take it.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::clock::Millis;
@@ -45,6 +46,10 @@ impl Outcome {
 
 const MATCHED: u8 = 1;
 const REFUSED: u8 = 2;
+const STORED: u8 = 4;
+
+/// Bytes of a record in the store beside topic and body, about.
+const STORED_HEAD: usize = 32;
 
 /// A published message.
 #[derive(Debug)]
@@ -59,6 +64,10 @@ pub struct Message {
     pub hash: TopicHash,
     /// When it stops being worth delivering (message expiry interval, MQTT 5 section 3.3.2.3.3).
     pub expires: Option<Millis>,
+    /// The name of a QoS 2 message of a durable session, to find who has it already if it comes again.
+    pub token: Option<NonZeroU64>,
+    /// It comes again after the server has died: some may have it.
+    pub doubtful: bool,
     /// A string of its own: as a part of the body it would have to be checked again at each look.
     topic: String,
     forward_len: u32,
@@ -100,6 +109,8 @@ impl Message {
         self.hash = hash;
         self.waiting = AtomicU32::new(1);
         self.outcome = AtomicU8::new(0);
+        self.token = None;
+        self.doubtful = false;
         self.describe(publish, publisher, now);
     }
 
@@ -133,6 +144,8 @@ impl Message {
             publisher: None,
             hash,
             expires: None,
+            token: None,
+            doubtful: false,
             topic: topic.into(),
             forward_len,
             body,
@@ -146,6 +159,8 @@ impl Message {
     pub fn without_publisher(&self) -> Self {
         Self {
             publisher: None,
+            token: None,
+            doubtful: false,
             topic: self.topic.clone(),
             body: self.body.clone(),
             waiting: AtomicU32::new(1),
@@ -196,6 +211,11 @@ impl Message {
         self.topic.len() + self.body.len() + size_of::<Self>()
     }
 
+    /// Bytes that it takes in a store, about.
+    pub fn stored_weight(&self) -> usize {
+        self.topic.len() + self.body.len() + STORED_HEAD
+    }
+
     /// True once its expiry interval is over.
     pub fn is_expired(&self, now: Millis) -> bool {
         self.expires.is_some_and(|at| now >= at)
@@ -224,6 +244,18 @@ impl Message {
     /// Somebody who should have it can't take it.
     pub fn mark_refused(&self) {
         self.outcome.fetch_or(REFUSED, Ordering::Relaxed);
+    }
+
+    /// A store has it: where the disk is waited for, so is this.
+    pub fn mark_stored(&self) {
+        if self.outcome.load(Ordering::Relaxed) & STORED == 0 {
+            self.outcome.fetch_or(STORED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether some store has it.
+    pub fn is_stored(&self) -> bool {
+        self.outcome.load(Ordering::Relaxed) & STORED != 0
     }
 
     /// One who was expected has taken it. The last gets the outcome and tells the publisher.

@@ -4,6 +4,7 @@
 //! some sessions need is boxed and there only while it is needed.
 
 pub mod alias;
+pub mod durable;
 pub mod flow;
 pub mod message;
 pub mod receipts;
@@ -74,13 +75,15 @@ impl Flags {
     pub const SUBSCRIBING: Self = Self(8);
     /// Publishers wait for it, and it is looked at again.
     pub const STALLING: Self = Self(16);
+    /// It outlives the process: what is promised to it is in the store, and its queue is there alone.
+    pub const DURABLE: Self = Self(32);
 
     /// The protocol version: 3.1, 3.1.1 and 5.0 from 0 on.
     const VERSION_SHIFT: u32 = 6;
 
-    /// Clears all of them; the version stays.
+    /// Clears those of a connection; the version stays.
     pub fn clear(&mut self) {
-        self.0 &= 3 << Self::VERSION_SHIFT;
+        self.0 &= 3 << Self::VERSION_SHIFT | Self::DURABLE.0;
     }
 
     /// True if all of `flag` is set.
@@ -291,6 +294,11 @@ impl Session {
     /// True if the client speaks MQTT 5.
     pub fn is_v5(&self) -> bool {
         self.version() == Version::V5
+    }
+
+    /// True if it is in the store.
+    pub fn is_durable(&self) -> bool {
+        self.flags.has(Flags::DURABLE)
     }
 
     /// True if reason strings and user properties may be sent.

@@ -26,6 +26,8 @@ struct Unreleased {
     outcome: Option<Outcome>,
     /// It came on an earlier connection.
     is_earlier: bool,
+    /// Of a durable session: the name of the message, until it is recorded that everybody has it.
+    token: Option<u64>,
 }
 
 /// See the module.
@@ -33,12 +35,14 @@ struct Unreleased {
 pub struct Receipts {
     owed: VecDeque<Owed>,
     unreleased: Vec<Unreleased>,
+    /// Taken before the server died, maybe not by everybody: the client sends them again, and they are the same messages then.
+    doubts: Vec<(PacketId, u64)>,
 }
 
 impl Receipts {
     /// Nothing is owed or unreleased.
     pub fn is_empty(&self) -> bool {
-        self.owed.is_empty() && self.unreleased.is_empty()
+        self.owed.is_empty() && self.unreleased.is_empty() && self.doubts.is_empty()
     }
 
     /// Messages that count against our Receive Maximum (section 4.9).
@@ -57,7 +61,8 @@ impl Receipts {
     }
 
     /// A message was taken and waits to be settled. False if the client holds too many QoS 2 messages unreleased.
-    pub fn take(&mut self, id: PacketId, qos: Qos, receipt: Receipt) -> bool {
+    /// `token`: see [`Receipts::incoming`].
+    pub fn take(&mut self, id: PacketId, qos: Qos, receipt: Receipt, token: Option<u64>) -> bool {
         if qos == Qos::ExactlyOnce {
             if self.unreleased.len() >= MAX_UNRELEASED {
                 return false;
@@ -67,6 +72,7 @@ impl Receipts {
                 receipt,
                 outcome: None,
                 is_earlier: false,
+                token,
             });
         }
         self.owe(id, qos, receipt, None);
@@ -127,6 +133,53 @@ impl Receipts {
         Some((id, qos, outcome))
     }
 
+    /// The identifier of a QoS 2 message that is not released.
+    pub fn unreleased(&self, receipt: Receipt) -> Option<PacketId> {
+        let held = self.unreleased.iter().find(|held| held.receipt == receipt);
+        held.map(|held| held.id)
+    }
+
+    /// Whether a message under this identifier is not released.
+    pub fn is_unreleased(&self, id: PacketId) -> bool {
+        self.unreleased.iter().any(|held| held.id == id)
+    }
+
+    /// It is recorded that everybody has this message.
+    pub fn recorded(&mut self, receipt: Receipt) {
+        for held in &mut self.unreleased {
+            if held.receipt == receipt {
+                held.token = None;
+            }
+        }
+    }
+
+    /// QoS 2 messages that the client has not released; with the token, if it is not recorded that everybody has it.
+    pub fn incoming(&self) -> impl Iterator<Item = (u16, Option<u64>)> {
+        let held = self.unreleased.iter().map(|held| (held.id, held.token));
+        let doubts = self.doubts.iter().map(|(id, token)| (*id, Some(*token)));
+        held.chain(doubts).map(|(id, token)| (id.get(), token))
+    }
+
+    /// After a restart: what [`Receipts::incoming`] was then.
+    pub fn restore(&mut self, id: PacketId, token: Option<u64>, receipt: Receipt) {
+        match token {
+            Some(token) => self.doubts.push((id, token)),
+            None => self.unreleased.push(Unreleased {
+                id,
+                receipt,
+                outcome: Some(Outcome::Matched),
+                is_earlier: true,
+                token: None,
+            }),
+        }
+    }
+
+    /// A message came under this identifier. If the client may have sent it before the server died, its token.
+    pub fn take_doubt(&mut self, id: PacketId) -> Option<u64> {
+        let at = self.doubts.iter().position(|(other, _)| *other == id)?;
+        Some(self.doubts.swap_remove(at).1)
+    }
+
     /// A PUBREL came. False if the identifier is unknown.
     pub fn release(&mut self, id: PacketId) -> bool {
         let at = self.unreleased.iter().position(|held| held.id == id);
@@ -176,7 +229,7 @@ mod tests {
     fn acknowledgements_leave_in_the_order_of_the_messages() {
         let mut receipts = Receipts::default();
         for (at, qos) in [(1, ONCE), (2, TWICE), (3, ONCE)] {
-            assert!(receipts.take(id(at), qos, Receipt(u32::from(at))));
+            assert!(receipts.take(id(at), qos, Receipt(u32::from(at)), None));
         }
         receipts.refuse(id(4), ONCE, Receipt(4), Outcome::Forbidden);
         receipts.settled(Receipt(3), Outcome::Matched);
@@ -198,9 +251,9 @@ mod tests {
     #[test]
     fn a_late_settlement_does_not_meet_the_next_message_of_its_identifier() {
         let mut receipts = Receipts::default();
-        receipts.take(id(1), ONCE, Receipt(1));
+        receipts.take(id(1), ONCE, Receipt(1), None);
         receipts.disconnected();
-        receipts.take(id(1), ONCE, Receipt(2));
+        receipts.take(id(1), ONCE, Receipt(2), None);
         receipts.settled(Receipt(1), Outcome::Matched);
         assert_eq!(acks(&mut receipts), []);
         receipts.settled(Receipt(2), Outcome::Refused);
@@ -210,7 +263,7 @@ mod tests {
     #[test]
     fn a_repeated_message_is_acknowledged_once_it_is_settled() {
         let mut receipts = Receipts::default();
-        receipts.take(id(1), TWICE, Receipt(1));
+        receipts.take(id(1), TWICE, Receipt(1), None);
         receipts.disconnected();
         assert_eq!(receipts.unacked(), 0, "the next connection has its quota");
         assert!(receipts.take_again(id(1)) && receipts.take_again(id(1)));
@@ -225,11 +278,11 @@ mod tests {
     #[test]
     fn a_refused_message_may_be_tried_again() {
         let mut receipts = Receipts::default();
-        receipts.take(id(1), TWICE, Receipt(1));
+        receipts.take(id(1), TWICE, Receipt(1), None);
         receipts.settled(Receipt(1), Outcome::Refused);
         assert_eq!(acks(&mut receipts), [(1, Outcome::Refused)]);
         assert!(receipts.is_empty() && !receipts.take_again(id(1)));
-        receipts.take(id(1), TWICE, Receipt(2));
+        receipts.take(id(1), TWICE, Receipt(2), None);
         receipts.disconnected();
         receipts.settled(Receipt(2), Outcome::Refused);
         assert!(receipts.is_empty(), "its publisher was away");
@@ -238,9 +291,9 @@ mod tests {
     #[test]
     fn what_is_owed_counts_whether_or_not_it_is_unreleased() {
         let mut receipts = Receipts::default();
-        receipts.take(id(1), ONCE, Receipt(0));
+        receipts.take(id(1), ONCE, Receipt(0), None);
         for n in 1..=3 {
-            assert!(receipts.take(id(2), TWICE, Receipt(n)));
+            assert!(receipts.take(id(2), TWICE, Receipt(n), None));
             assert!(receipts.release(id(2)), "before its PUBREC");
         }
         receipts.refuse(id(2), TWICE, Receipt(4), Outcome::Forbidden);
@@ -248,13 +301,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_recorded_is_in_doubt_after_a_restart() {
+        let mut receipts = Receipts::default();
+        receipts.take(id(1), TWICE, Receipt(1), Some(11));
+        receipts.take(id(2), TWICE, Receipt(2), Some(12));
+        receipts.take(id(3), ONCE, Receipt(3), None);
+        receipts.recorded(Receipt(1));
+        let incoming: Vec<_> = receipts.incoming().collect();
+        assert_eq!(incoming, [(1, None), (2, Some(12))]);
+        let mut after = Receipts::default();
+        for (at, (name, token)) in incoming.into_iter().enumerate() {
+            after.restore(id(name), token, Receipt(at as u32));
+        }
+        assert!(after.take_again(id(1)) && !after.take_again(id(2)));
+        assert_eq!(acks(&mut after), [(1, Outcome::Matched)]);
+        assert_eq!(
+            (after.take_doubt(id(2)), after.take_doubt(id(2))),
+            (Some(12), None)
+        );
+        assert!(after.release(id(1)) && after.is_empty());
+    }
+
+    #[test]
     fn unreleased_messages_are_bounded() {
         let mut receipts = Receipts::default();
         for at in 1..=MAX_UNRELEASED as u16 {
-            assert!(receipts.take(id(at), TWICE, Receipt(u32::from(at))));
+            assert!(receipts.take(id(at), TWICE, Receipt(u32::from(at)), None));
         }
-        assert!(!receipts.take(id(u16::MAX), TWICE, Receipt(0)));
-        assert!(receipts.take(id(u16::MAX), ONCE, Receipt(0)));
+        assert!(!receipts.take(id(u16::MAX), TWICE, Receipt(0), None));
+        assert!(receipts.take(id(u16::MAX), ONCE, Receipt(0), None));
         receipts.check_invariants();
     }
 }

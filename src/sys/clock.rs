@@ -11,3 +11,10 @@ pub fn nanos() -> u64 {
     assert!(result == 0, "every Linux has this clock");
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
+
+/// Milliseconds since 1970, by the clock on the wall: for what is compared across restarts. It may jump.
+pub fn unix_millis() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

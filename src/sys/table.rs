@@ -6,7 +6,7 @@
 //! never be seen closed by its peer.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -30,6 +30,19 @@ pub fn make_own(keep: &[RawFd]) -> io::Result<()> {
         first = first.max(fd + 1);
     }
     close_range(first, u32::MAX)
+}
+
+/// Make the calling thread's table as large as `files` descriptors need.
+///
+/// It grows by itself, but while threads share it the kernel then lets whoever opens a file wait until every core has been through the scheduler
+/// (10 ms and more), at each doubling. Here nobody is connected yet.
+pub fn widen(files: u64) -> io::Result<()> {
+    let last = libc::c_int::try_from(files.saturating_sub(1)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: no memory is involved.
+    let copy = check(unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, last) })?;
+    // SAFETY: the call above has just opened it, and nobody else knows of it.
+    drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    Ok(())
 }
 
 /// How many descriptors are open in the calling thread's table.

@@ -21,7 +21,7 @@ pub mod interest;
 mod list;
 pub mod marks;
 pub mod name;
-mod pool;
+pub(crate) mod pool;
 pub mod routes;
 pub mod subscription;
 pub mod table;

@@ -8,7 +8,7 @@ use crate::limits::POOL_PAGE_RECORDS;
 
 /// The records.
 #[derive(Debug)]
-pub(super) struct Pool<T> {
+pub(crate) struct Pool<T> {
     pages: Vec<Vec<T>>,
     free: Vec<u32>,
     len: usize,
@@ -26,7 +26,7 @@ impl<T> Default for Pool<T> {
 
 impl<T: Default> Pool<T> {
     /// Stores a record; tells its number.
-    pub(super) fn insert(&mut self, record: T) -> u32 {
+    pub(crate) fn insert(&mut self, record: T) -> u32 {
         self.len += 1;
         if let Some(number) = self.free.pop() {
             self[number] = record;
@@ -46,7 +46,7 @@ impl<T: Default> Pool<T> {
     }
 
     /// Frees a record. With the last one, all memory goes back.
-    pub(super) fn remove(&mut self, number: u32) -> T {
+    pub(crate) fn remove(&mut self, number: u32) -> T {
         let record = std::mem::take(&mut self[number]);
         self.len -= 1;
         if self.len == 0 {
@@ -58,17 +58,17 @@ impl<T: Default> Pool<T> {
     }
 
     /// Records in use.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// All records, those that are free as their default.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.pages.iter().flatten()
     }
 
     /// Bytes taken from the allocator, without what the records themselves own.
-    pub(super) fn reserved(&self) -> usize {
+    pub(crate) fn reserved(&self) -> usize {
         self.pages.len() * POOL_PAGE_RECORDS * size_of::<T>()
             + self.pages.capacity() * size_of::<Vec<T>>()
             + self.free.capacity() * size_of::<u32>()

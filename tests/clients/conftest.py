@@ -26,7 +26,9 @@ def mosquitto(directory):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = directory / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n")
+    (directory / "data").mkdir(exist_ok=True)
+    keep = f"persistence true\npersistence_location {directory / 'data'}/\n"
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n{keep}")
     return ["sh", "-c", f"echo ready 127.0.0.1:{port}; exec mosquitto -c '{config}'"]
 
 
@@ -47,19 +49,57 @@ def ready(log, process, patience=20):
     raise AssertionError(f"the server did not get ready:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["reactors_1", "reactors_3"])
+class Server:
+    """A server process that can be ended and started again with what it has kept."""
+
+    def __init__(self, reactors, directory):
+        self.reactors = reactors
+        self.directory = directory
+        self.start()
+
+    def start(self):
+        self.log = self.directory / "log"
+        command = mosquitto(self.directory) if MOSQUITTO else stillwire(self.reactors, self.directory)
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.port = ready(self.log, self.process)
+
+    def end(self, how):
+        assert self.process.poll() is None, f"the server died by itself:\n{self.log.read_text()}"
+        self.process.send_signal(how)
+        status = self.process.wait(20)
+        assert how == signal.SIGKILL or status == 0, f"SIGTERM ends it with 0:\n{self.log.read_text()}"
+
+    def restart(self, how, reactors=None):
+        self.end(how)
+        self.reactors = reactors or self.reactors
+        self.start()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+REACTORS = {"params": [1, 3], "ids": ["reactors_1", "reactors_3"]}
+
+
+@pytest.fixture(scope="module", **REACTORS)
 def port(request, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("server")
-    log = directory / "log"
-    command = mosquitto(directory) if MOSQUITTO else stillwire(request.param, directory)
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    server = Server(request.param, tmp_path_factory.mktemp("server"))
     try:
-        yield ready(log, process)
-        assert process.poll() is None, f"the server died by itself:\n{log.read_text()}"
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, f"SIGTERM ends it with 0:\n{log.read_text()}"
+        yield server.port
+        server.end(signal.SIGTERM)
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        server.close()
+
+
+@pytest.fixture(**REACTORS)
+def server(request, tmp_path):
+    """One that a test restarts."""
+    server = Server(request.param, tmp_path)
+    try:
+        yield server
+        server.end(signal.SIGTERM)
+    finally:
+        server.close()

@@ -15,6 +15,7 @@ class Phone:
 
     def __init__(self, port, version, name, clean=True, expiry=None, will=None, properties=None):
         self.version = version
+        self.name = name
         self.messages = queue.Queue()
         self.events = queue.Queue()
         arguments = {} if version == V5 else {"clean_session": clean}
@@ -28,17 +29,27 @@ class Phone:
         self.client.on_unsubscribe = lambda client, data, mid, reasons, props: self.events.put(("unsubscribe", mid, reasons, props))
         if will:
             self.client.will_set(**will)
-        more = {}
+        self.more = {}
         if version == V5:
             connect = properties or Properties(PacketTypes.CONNECT)
             if expiry is not None:
                 connect.SessionExpiryInterval = expiry
-            more = {"clean_start": clean, "properties": connect}
-        self.client.connect("127.0.0.1", port, keepalive=60, **more)
+            self.more = {"clean_start": clean, "properties": connect}
+        self.come(port)
+
+    def come(self, port):
+        """Connects, or comes back with what the client itself has kept."""
+        self.client.connect("127.0.0.1", port, keepalive=60, **self.more)
         self.client.loop_start()
         _, flags, reason, self.connack = self.event("connect")
         assert not reason.is_failure, reason
         self.present = flags.session_present
+
+    def come_back(self, port):
+        """After the server ended the connection."""
+        self.event("disconnect")
+        self.client.loop_stop()
+        self.come(port)
 
     def event(self, kind):
         event = self.events.get(timeout=PATIENCE)
@@ -67,6 +78,12 @@ class Phone:
         while (message := self.take()).payload != payload:
             out.append(message)
         return out
+
+    def fence(self):
+        """The server has handled every acknowledgement of what was taken."""
+        # paho acknowledges after its callback has handed a message over: that is surely before the second of two publishes.
+        for _ in range(2):
+            self.publish(f"fence/{self.name}", b"", 1)
 
     def leave(self):
         """DISCONNECT, and the thread ends."""

@@ -18,6 +18,7 @@ fn killed_under_load_and_started_again(reactors: usize) {
         mqtt: Vec::new(),
         max_connections: None,
         data_dir: Some(dir.clone()),
+        queue_full: None,
     };
     for round in 0..4 {
         let mut server = Server::launch(&options);

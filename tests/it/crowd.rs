@@ -42,6 +42,7 @@ fn forty_thousand_come_are_served_and_go() {
         mqtt: vec![("sys_interval", 0)],
         max_connections: Some(count as u32 + 1000),
         data_dir: None,
+        queue_full: None,
     });
     let empty = settled(&server);
     let (mut held_most, mut after) = (0, Vec::new());
@@ -85,6 +86,7 @@ fn crowd_costs_what_the_limits_say() {
         mqtt: vec![("sys_interval", 0)],
         max_connections: None,
         data_dir: None,
+        queue_full: None,
     });
     let first = Crowd::new(server.addr, 0..count, 0);
     first.bring(count);
@@ -93,7 +95,8 @@ fn crowd_costs_what_the_limits_say() {
     second.bring(count);
     let many = settled(&server);
     let each = many.saturating_sub(few) as f64 / count as f64;
-    let sum = limits::IDLE_CONNECTION_BYTES as f64;
+    // The crowd's sessions are durable.
+    let sum = (limits::IDLE_CONNECTION_BYTES + limits::DURABLE_SESSION_BYTES) as f64;
     println!("crowd of {count}, and as many more: {each:.1} bytes each, the limits say {sum}");
     assert!(
         (0.9..=1.1).contains(&(each / sum)),
@@ -116,6 +119,7 @@ fn crowd_turns_over_and_costs_no_more() {
         mqtt: vec![("sys_interval", 0)],
         max_connections: None,
         data_dir: None,
+        queue_full: None,
     });
     let empty = settled(&server);
     let mut halves: Vec<Crowd> = (0..2_usize)
@@ -139,8 +143,10 @@ fn crowd_turns_over_and_costs_no_more() {
         now = settled(&server) - empty;
         println!("crowd after turnover {turnover}: {now} bytes, {first} at first");
     }
+    // Beside the twentieth, a page of the allocator for each reactor, which is as much as a twentieth of a crowd as small as this.
+    let pages = (2 * 64) << 10;
     assert!(
-        now <= first + first / 20,
+        now <= first + first / 20 + pages,
         "{first} bytes have become {now} with {} connections",
         2 * half
     );

@@ -15,7 +15,9 @@ with_one_and_three_reactors!(
     a_release_before_its_time_frees_no_place,
     a_pubrec_with_an_error_ends_the_exchange,
     qos_2_is_delivered_once,
+    what_is_delivered_at_qos_2_counts_no_more,
     a_packet_that_is_too_large_for_the_client_is_not_sent,
+    what_is_too_large_for_the_client_holds_nothing_up,
     a_packet_that_is_too_large_for_the_server_is_refused,
     a_client_may_use_topic_aliases,
     the_server_uses_topic_aliases_only_as_allowed,
@@ -285,6 +287,74 @@ fn a_packet_that_is_too_large_for_the_client_is_not_sent(reactors: usize) {
             large.take();
         }
     }
+}
+
+/// Many times as much as may be queued goes through a queue.
+fn what_is_delivered_at_qos_2_counts_no_more(reactors: usize) {
+    if Broker::lacks("a bound on all queues") {
+        return;
+    }
+    let server = Server::with(reactors, &[("max_queued_bytes", 4096)]);
+    let (mut client, _) = server.connect(&Connect {
+        clean: false,
+        props: &[Prop::Four(id::SESSION_EXPIRY, 3600)],
+        ..Connect::new(5, "receiver")
+    });
+    client.subscribe("much", 2);
+    let mut publisher = server.client(5, "publisher");
+    for _ in 0..50 {
+        assert_eq!(publisher.publish("much", &[b'.'; 500], 2), 0);
+        assert_eq!(client.take().payload.len(), 500);
+    }
+}
+
+/// In a queue that outlives the connection, while another message is in flight.
+fn what_is_too_large_for_the_client_holds_nothing_up(reactors: usize) {
+    if Broker::lacks("a bound on what waits for a connected client") {
+        return;
+    }
+    let server = Server::with(reactors, &[("queue_messages", 1)]);
+    let mut publisher = server.client(5, "publisher");
+    // With room in the window: the one behind it comes, though the one before it is not acknowledged.
+    let (mut wide, _) = server.connect(&Connect {
+        clean: false,
+        props: &[
+            Prop::Four(id::SESSION_EXPIRY, 3600),
+            Prop::Four(id::MAXIMUM_PACKET, 100),
+        ],
+        ..Connect::new(5, "wide")
+    });
+    wide.subscribe("wide", 1);
+    publisher.publish("wide", b"first", 1);
+    let first = wide.message();
+    publisher.publish("wide", &[b'.'; 200], 1);
+    publisher.publish("wide", b"last", 1);
+    assert_eq!(wide.message().text(), "last");
+    assert_eq!(first.text(), "first");
+    // With none: the one behind it, which its publisher waited for, comes when there is.
+    let (mut narrow, _) = server.connect(&Connect {
+        clean: false,
+        props: &[
+            Prop::Four(id::SESSION_EXPIRY, 3600),
+            Prop::Four(id::MAXIMUM_PACKET, 100),
+            Prop::Two(id::RECEIVE_MAXIMUM, 1),
+        ],
+        ..Connect::new(5, "narrow")
+    });
+    narrow.subscribe("narrow", 1);
+    for payload in [&b"first"[..], &[b'.'; 200], b"last"] {
+        let publish = Publish {
+            topic: "narrow",
+            payload,
+            qos: 1,
+            id: publisher.id(),
+            ..Publish::default()
+        };
+        publisher.send(&publish.encode(5));
+    }
+    publisher.fence();
+    assert_eq!(narrow.take().text(), "first");
+    assert_eq!(narrow.take().text(), "last");
 }
 
 fn a_packet_that_is_too_large_for_the_server_is_refused(reactors: usize) {

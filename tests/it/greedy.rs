@@ -32,7 +32,7 @@ fn repeated_subscriptions_are_bounded(reactors: usize) {
         publisher.retain(&format!("kept/{n}"), b"x", 0);
     }
     publisher.fence();
-    let before = server.pss();
+    let before = server.own_memory();
     let mut all = server.client(5, "all at once");
     let mut churns = server.client(5, "churns");
     let names: Vec<_> = (0..1000).map(|n| format!("churn/{n}/+")).collect();
@@ -49,10 +49,10 @@ fn repeated_subscriptions_are_bounded(reactors: usize) {
             churns.send(&churn);
         }
         if round % 4 == 0 {
-            most = most.max(server.pss());
+            most = most.max(server.own_memory());
         }
     }
-    most = most.max(server.pss());
+    most = most.max(server.own_memory());
     println!("Pss {before} before, {most} at most");
     if Broker::under_test() == Broker::Stillwire {
         assert!(

@@ -21,6 +21,7 @@ fn launch(reactors: usize, limit: u32) -> Server {
         mqtt: Vec::new(),
         max_connections: Some(limit),
         data_dir: None,
+        queue_full: None,
     })
 }
 

@@ -11,6 +11,7 @@ with_one_and_three_reactors!(
     members_that_are_away_are_passed_over,
     a_group_that_is_all_away_queues,
     a_member_that_leaves_gets_no_more,
+    a_filter_may_be_as_long_as_a_packet_allows,
 );
 
 fn each_message_goes_to_one_member(reactors: usize) {
@@ -187,4 +188,20 @@ fn a_member_that_leaves_gets_no_more(reactors: usize) {
             assert_eq!(stays.take().text(), m.to_string());
         }
     }
+}
+
+/// With a subscription identifier, and for a session that outlives its connection.
+fn a_filter_may_be_as_long_as_a_packet_allows(reactors: usize) {
+    let server = Server::start(reactors);
+    let (mut member, _) = server.connect(&Connect {
+        props: &[Prop::Four(id::SESSION_EXPIRY, 3600)],
+        ..Connect::new(5, "member")
+    });
+    let topic = "x".repeat(usize::from(u16::MAX) - "$share/g/".len());
+    let filter = format!("$share/g/{topic}");
+    let codes = member.subscribe_with(&[(&filter, 1)], &[Prop::Var(id::SUBSCRIPTION_ID, 7)]);
+    assert_eq!(codes, [1]);
+    let mut publisher = server.client(5, "publisher");
+    assert_eq!(publisher.publish(&topic, b"far", 1), 0);
+    assert_eq!(member.take().text(), "far");
 }

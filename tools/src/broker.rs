@@ -183,7 +183,7 @@ pub(crate) fn directory() -> PathBuf {
 }
 
 /// The server's binary beside this one, brought up to date if cargo runs us.
-fn built() -> Result<PathBuf, BrokerError> {
+pub(crate) fn built() -> Result<PathBuf, BrokerError> {
     let own = std::env::current_exe().map_err(|error| BrokerError::Build(error.to_string()))?;
     let binary = own.with_file_name("stillwire");
     let Some(cargo) = std::env::var_os("CARGO") else {

@@ -9,6 +9,8 @@ use stillwire::sys::capacity;
 
 use crate::bench::Load;
 use crate::broker::BESIDES;
+use crate::crash;
+use crate::durable;
 use crate::peers::Peer;
 
 /// Tools around Stillwire.
@@ -29,6 +31,172 @@ pub(crate) enum Command {
     Idle(Idle),
     /// Measure other brokers beside Stillwire and the floor, and write a table and a chart
     Peers(Peers),
+    /// Look into what a server has stored; nothing is changed, and the server may run
+    #[command(subcommand)]
+    Store(Store),
+    /// Kill the server under load, again and again, and look for every message that it had acknowledged
+    Crash(Crash),
+    /// Measure sessions that are away, messages that wait for them, restarts, and their return, on Stillwire and other brokers
+    Durable(Durable),
+}
+
+/// `tools store`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// What is in it: segments, sessions, messages, retained messages, and how much of the logs they need
+    Inspect(Inspect),
+    /// Its records, a line of JSON each, in the order of the logs; also those that are over and not yet cleaned away
+    Dump(Dump),
+    /// Check every checksum and every reference
+    Verify(Verify),
+}
+
+/// `tools store inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The server's data directory, or the directory of one log
+    pub(crate) dir: PathBuf,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `tools store dump`.
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// The server's data directory, or the directory of one log
+    pub(crate) dir: PathBuf,
+    /// Only records of this session: its client identifier, or its number in the log
+    #[arg(long)]
+    pub(crate) session: Option<String>,
+    /// Only messages and retained messages of this topic
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+}
+
+/// `tools store verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all is well; 1 damage, each place on a line; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Verify {
+    /// The server's data directory, or the directory of one log
+    pub(crate) dir: PathBuf,
+}
+
+/// `tools durable`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "One run for each broker, durability and number of sessions: sessions begin and leave, messages are queued for them one by one and to all, the broker \
+is killed (mosquitto: asked to end) and started again, and all phones come back at once for what is theirs and stay. Memory is the process's own (no pages of files); \
+the log's size goes in steps of a segment, so small runs overstate it.
+The storm: `tools durable --sessions 200k --messages 10`. Growth: `tools durable --sessions 100k,300k,1m --messages 0 --broadcasts 0`, and `--sessions 10k \
+--messages 10`, 100, 1000. Five million: `--sessions 5m --messages 0 --broadcasts 0 --no-return`. Peers: `--broker stillwire,mosquitto,nats-server --sessions 1k`.
+Exit codes: 0 measured; 1 messages or sessions were lost, doubled or out of order, or a broker didn't get to the end; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Durable {
+    /// How many sessions, or several numbers, one run each
+    #[arg(long, short = 'n', default_value = "10k", value_delimiter = ',', value_parser = units::phones)]
+    pub(crate) sessions: Vec<u32>,
+    /// Subscriptions of a session: its own topic, one of all sessions, and others
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) subscriptions: u32,
+    /// The others are topics that no other session has, instead of eight of a thousand
+    #[arg(long)]
+    pub(crate) own_topics: bool,
+    /// Messages queued for each session alone
+    #[arg(long, short, default_value_t = 10)]
+    pub(crate) messages: u32,
+    /// Messages to all sessions
+    #[arg(long, default_value_t = 3)]
+    pub(crate) broadcasts: u32,
+    /// QoS of messages and subscriptions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) qos: u8,
+    /// Connects under way at the same time
+    #[arg(long, default_value_t = 500)]
+    pub(crate) at_once: usize,
+    /// Nobody comes back: the run ends with the restart
+    #[arg(long)]
+    pub(crate) no_return: bool,
+    /// Reactors of the server; more if the limit of open files asks for them
+    #[arg(long, default_value_t = 1)]
+    pub(crate) reactors: usize,
+    /// Which durability of the server
+    #[arg(long, value_enum, default_value_t = Durability::Process)]
+    pub(crate) durability: Durability,
+    /// Which brokers, separated by commas; without it Stillwire
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) broker: Vec<durable::Broker>,
+    /// The server's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where the data directories are for the time of a run; by default in the temporary directory
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Write JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `--durability`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// What is acknowledged survives the death of the process.
+    Process,
+    /// It survives power loss.
+    Disk,
+    /// One run with each.
+    Both,
+}
+
+impl Durability {
+    /// As the server's configuration has them.
+    pub(crate) fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Process => &["process"],
+            Self::Disk => &["disk"],
+            Self::Both => &["process", "disk"],
+        }
+    }
+}
+
+/// `tools crash`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Every server has its own clients, of MQTT 3.1.1 and 5, with durable sessions and without, and is killed at a moment that the seed draws: after so many \
+acknowledgements, bytes, deliveries or returning clients, or while it starts. What a run does follows from its seed, but for the machine's own timing.
+A long run: `tools crash --kills 5000`. The checker itself: `--sabotage` must find faults, and so must `--broker mosquitto` without `--gently`.
+Exit codes: 0 nothing was lost, doubled, altered or mixed up; 1 something was, and the data directories are kept; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Crash {
+    /// How often servers are ended, over all of them
+    #[arg(long, default_value_t = 300)]
+    pub(crate) kills: u32,
+    /// Servers side by side
+    #[arg(long, default_value_t = 4)]
+    pub(crate) servers: u32,
+    /// What is drawn follows from it; by default a new one
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// End after this time, however few kills there were
+    #[arg(long, value_parser = units::duration)]
+    pub(crate) time: Option<std::time::Duration>,
+    /// Which server
+    #[arg(long, value_enum, default_value_t = crash::Broker::Stillwire)]
+    pub(crate) broker: crash::Broker,
+    /// SIGTERM instead of SIGKILL, always
+    #[arg(long)]
+    pub(crate) gently: bool,
+    /// Break what the servers have kept now and then, to see that it is found
+    #[arg(long, value_enum)]
+    pub(crate) sabotage: Option<crash::Sabotage>,
+    /// The server's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where the data directories are; by default in the temporary directory. Removed if all is well
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 /// `tools idle`.

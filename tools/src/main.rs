@@ -1,14 +1,20 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
-//! connections that only ping; `peers` compares with other brokers.
+//! connections that only ping; `peers` compares with other brokers; `store` looks into what a server has stored; `crash` kills the server and
+//! looks for what it had acknowledged; `durable` measures sessions that are away.
 
 mod bench;
 mod broker;
 mod cli;
+mod crash;
+mod durable;
 mod floor;
 mod idle;
 mod measure;
+mod packet;
 mod peers;
+mod process;
 mod samples;
+mod store;
 mod sys;
 mod table;
 
@@ -23,7 +29,7 @@ use cli::{Cli, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Messages were lost, or phones didn't get ready: the figures don't count.
+/// Messages were lost, or phones didn't get ready: the figures don't count. Or a store is damaged.
 const NOT_VALID: u8 = 1;
 
 /// It couldn't begin, or not go on.
@@ -35,6 +41,9 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure(&args),
         Command::Idle(args) => idle(&args),
         Command::Peers(args) => peers(&args),
+        Command::Store(command) => store(&command),
+        Command::Crash(args) => crash(&args),
+        Command::Durable(args) => durable(&args),
     }
 }
 
@@ -67,6 +76,32 @@ fn idle(args: &cli::Idle) -> ExitCode {
     match result {
         Ok(result) if args.json => show(&result.to_json(), result.is_valid()),
         Ok(result) => show(&result.to_string(), result.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn crash(args: &cli::Crash) -> ExitCode {
+    let result = interruption()
+        .and_then(|interrupted| crash::run(args, &interrupted).map_err(|error| error.to_string()));
+    match result {
+        Ok(report) => show(&report.to_string(), report.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn durable(args: &cli::Durable) -> ExitCode {
+    match durable::run(args) {
+        Ok(runs) if args.json => show(&runs.to_json(), runs.is_valid()),
+        Ok(runs) => show(&runs.to_string(), runs.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn store(command: &cli::Store) -> ExitCode {
+    let out = std::io::stdout().lock();
+    match store::run(command, std::io::BufWriter::new(out)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_VALID),
         Err(error) => failed(Some(error)),
     }
 }

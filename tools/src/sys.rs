@@ -264,6 +264,12 @@ impl Drop for Ring {
     }
 }
 
+/// SIGTERM to a child that isn't waited for yet, so that its number is still its own.
+pub(crate) fn terminate(child: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::kill(child.cast_signed(), libc::SIGTERM) }).map(drop)
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
         Err(io::Error::last_os_error())

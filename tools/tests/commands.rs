@@ -43,6 +43,30 @@ fn measure_gives_the_server_and_the_floor() {
 }
 
 #[test]
+fn durable_gives_every_figure_and_loses_nothing() {
+    for qos in ["1", "2"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_tools"))
+            .args(["durable", "-n", "150", "--messages", "4", "--json"])
+            .args(["--durability", "both", "--reactors", "2", "--qos", qos])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{text}");
+        let result: Value = serde_json::from_str(&text).unwrap();
+        let runs = result["figures"].as_array().unwrap();
+        assert_eq!(runs.len(), 2, "{text}");
+        for run in runs {
+            // Four of their own, three to all, and one after the restart.
+            assert_eq!(run["received"], 150 * 8, "{run}");
+            for figure in ["enqueue_cpu", "replay_cpu", "first_puback_seconds"] {
+                assert!(run[figure].as_f64().unwrap() > 0.0, "{figure}: {run}");
+            }
+        }
+    }
+}
+
+#[test]
 fn peers_without_any_compares_the_server_with_the_floor() {
     let dir = std::env::temp_dir().join(format!("stillwire-commands-{}", std::process::id()));
     let path = dir.display().to_string();

@@ -5,6 +5,7 @@ use stillwire::wire::{Qos, Version};
 
 use super::Profile;
 use super::client::Client;
+use super::crash::Crash;
 use super::model::Step;
 use super::world::World;
 
@@ -51,12 +52,13 @@ impl World {
     /// Until no packet, letter or work is left.
     fn settle_down(&mut self) {
         for _ in 0..PATIENCE {
-            let busy = match self.random.below(6) {
+            let busy = match self.random.below(7) {
                 0 => self.server_reads(),
                 1 => self.client_reads(),
                 2 => self.client_answers(),
                 3 => self.letter_arrives(),
                 4 => self.work(),
+                5 => self.crash == Crash::Power && self.disks_sync(),
                 _ => self.notice_losses(),
             };
             if !busy && self.is_quiet() {
@@ -73,14 +75,19 @@ impl World {
                 .clients
                 .iter()
                 .all(|client| client.replies.is_empty() || !client.online);
-        quiet && !self.server_reads() && !self.client_reads() && !self.notice_losses()
+        let synced = self.crash == Crash::Power && self.disks_sync();
+        quiet && !synced && !self.server_reads() && !self.client_reads() && !self.notice_losses()
     }
 
     /// What was acknowledged has arrived.
     pub(crate) fn check_promises(&self) {
         for (at, client) in self.clients.iter().enumerate() {
             assert!(client.online, "client {at} is not connected at the end");
-            let unacked: Vec<_> = client.out.iter().map(|out| (out.id, out.qos)).collect();
+            let unacked: Vec<_> = client
+                .out
+                .iter()
+                .map(|out| (super::model::number(&out.payload), out.id, out.qos))
+                .collect();
             assert!(
                 unacked.is_empty(),
                 "client {at}: {unacked:?} were never acknowledged"
@@ -123,9 +130,9 @@ impl World {
         }
         let totals = self.shared.counters.totals();
         assert!(
-            missing <= totals.dropped_queue,
+            missing <= totals.dropped_queue + self.dropped_before,
             "{missing} are missing, {} were counted as dropped",
-            totals.dropped_queue
+            totals.dropped_queue + self.dropped_before
         );
         if self.profile == Profile::Roomy {
             assert_eq!(

@@ -59,7 +59,7 @@ impl Model {
             .filter(fits)
             .any(|sub| sub.group.is_some());
         assert!(
-            inbox || shared || !plain.is_empty(),
+            inbox || shared || session.revived || !plain.is_empty(),
             "{what}: it is not subscribed"
         );
         assert!(
@@ -73,7 +73,7 @@ impl Model {
             .map(|sub| sub.options.qos)
             .max();
         assert!(
-            inbox || Some(delivered.qos) <= best,
+            inbox || session.revived || Some(delivered.qos) <= best,
             "{what}: QoS above the granted"
         );
         let as_published =
@@ -91,7 +91,7 @@ impl Model {
         }
         if let Some(id) = delivered.id {
             let at = session.flights.iter().position(|flight| flight.id == id);
-            if delivered.dup {
+            if delivered.dup && (at.is_some() || !session.crashed) {
                 let at = at.unwrap_or_else(|| {
                     panic!("{what}: sent again, but nothing is in flight as {id}")
                 });
@@ -104,8 +104,14 @@ impl Model {
                 session.flights[at].conn = conn;
             } else {
                 assert!(at.is_none(), "{what}: identifier {id} is in use");
-                session.flights.push(Flight { id, number, conn });
-                session.cursor = session.flights.len();
+                // Only after a crash may one be sent with DUP that was not in flight, among those that were.
+                let at = if delivered.dup {
+                    session.cursor
+                } else {
+                    session.flights.len()
+                };
+                session.flights.insert(at, Flight { id, number, conn });
+                session.cursor = at + 1;
             }
             let flying = session
                 .flights
@@ -182,7 +188,8 @@ impl Model {
                 .filter(|sub| sub.group.is_some() && matches(&sub.path, delivered.topic))
                 .count();
             // A message that one session refused was delivered to others; its publisher may try again.
-            let retried = self.lossy && self.messages[number as usize].again;
+            let message = &self.messages[number as usize];
+            let retried = (self.lossy || message.publisher.is_none()) && message.again;
             assert!(
                 retried || *times as usize <= shares.max(1),
                 "QoS 2 message {number} came {times} times to client {client}"

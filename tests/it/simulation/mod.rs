@@ -6,6 +6,7 @@
 
 mod checks;
 mod client;
+mod crash;
 mod deliveries;
 mod habits;
 mod model;
@@ -15,6 +16,7 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crash::Crash;
 use world::World;
 
 /// Which limits the server has.
@@ -26,14 +28,18 @@ pub(crate) enum Profile {
     Tight,
 }
 
-fn run(seed: u64, reactors: usize, profile: Profile) {
-    let mut world = World::new(seed, reactors, profile);
+/// True: the cleaner had something to do in it.
+fn run(seed: u64, reactors: usize, profile: Profile, crash: Crash) -> bool {
+    let mut world = World::new(seed, reactors, profile, crash);
     for _ in 0..4000 {
         world.step();
     }
     world.drain();
     world.check_promises();
+    world.look_at_logs();
+    let cleaned = world.cleaned;
     world.leave();
+    cleaned
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -41,15 +47,29 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn simulate(test: &str, reactors: usize, profile: Profile) {
+    simulate_with(test, reactors, profile, Crash::Never);
+}
+
+fn simulate_with(test: &str, reactors: usize, profile: Profile, crash: Crash) {
     let seeds = match number("STILLWIRE_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("STILLWIRE_SEEDS").unwrap_or(SEEDS),
     };
+    let many = seeds.end - seeds.start;
+    let mut cleaned = 0;
     for seed in seeds {
-        if catch_unwind(AssertUnwindSafe(|| run(seed, reactors, profile))).is_err() {
-            panic!("repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}");
+        match catch_unwind(AssertUnwindSafe(|| run(seed, reactors, profile, crash))) {
+            Ok(has) => cleaned += u64::from(has),
+            Err(_) => {
+                panic!("repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}")
+            }
         }
     }
+    println!("{test}: the cleaner ran in {cleaned} of {many}");
+    assert!(
+        many < SEEDS || crash == Crash::Never || cleaned > many / 4,
+        "the cleaner ran in {cleaned} of {many} only"
+    );
 }
 
 /// Seeds of each kind: together they take some 20 s on two cores.
@@ -83,4 +103,50 @@ fn three_reactors_with_tight_limits() {
 #[test]
 fn seven_reactors_with_tight_limits() {
     simulate("seven_reactors_with_tight_limits", 7, Profile::Tight);
+}
+
+#[test]
+fn one_reactor_that_is_killed() {
+    simulate_with("one_reactor_that_is_killed", 1, Profile::Roomy, Crash::Kill);
+}
+
+#[test]
+fn three_reactors_that_are_killed() {
+    simulate_with(
+        "three_reactors_that_are_killed",
+        3,
+        Profile::Roomy,
+        Crash::Kill,
+    );
+}
+
+#[test]
+fn seven_reactors_that_are_killed() {
+    simulate_with(
+        "seven_reactors_that_are_killed",
+        7,
+        Profile::Roomy,
+        Crash::Kill,
+    );
+}
+
+#[test]
+fn three_reactors_with_tight_limits_that_are_killed() {
+    let test = "three_reactors_with_tight_limits_that_are_killed";
+    simulate_with(test, 3, Profile::Tight, Crash::Kill);
+}
+
+#[test]
+fn one_reactor_without_power() {
+    simulate_with("one_reactor_without_power", 1, Profile::Roomy, Crash::Power);
+}
+
+#[test]
+fn three_reactors_without_power() {
+    simulate_with(
+        "three_reactors_without_power",
+        3,
+        Profile::Roomy,
+        Crash::Power,
+    );
 }

@@ -60,6 +60,12 @@ pub(crate) struct Session {
     /// Sent at least once.
     pub(crate) sent: BTreeSet<u32>,
     pub(crate) live_sent: BTreeSet<u32>,
+    /// The server has died since: a message may be sent with DUP that was not sent before.
+    pub(crate) crashed: bool,
+    /// Its end was lost with the power, so that nothing is known of its subscriptions.
+    pub(crate) revived: bool,
+    /// Its client has not been told that it has begun.
+    pub(crate) secret: bool,
     /// The client has got it.
     pub(crate) got: BTreeSet<u32>,
     pub(crate) got_twice: BTreeMap<u32, u32>,
@@ -133,8 +139,57 @@ impl Model {
         self.messages.len() as u32 - 1
     }
 
+    /// Connections that the server holds, with their clients.
+    pub(crate) fn connections(&self) -> Vec<(usize, usize)> {
+        let mut all: Vec<_> = self
+            .links
+            .iter()
+            .map(|(conn, link)| (*conn, link.client))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The server has died and is back: sessions that outlive their connection go on without one; those that don't are gone.
+    /// `power`: what was not synced is lost, and nobody waits for that with wills.
+    pub(crate) fn crashed(&mut self, now: Millis, power: bool) {
+        for message in &mut self.messages {
+            if message.taken.is_some() {
+                // Of a group, one whose session is gone may have had it.
+                message.regrouped = true;
+                if message.publisher.is_none() {
+                    // Nobody was promised that a will arrives.
+                    message.acked = None;
+                }
+            }
+        }
+        for (conn, client) in self.connections() {
+            let stays = self.sessions[client].expiry > 0;
+            if let Some((will, _)) = self.links[&conn].will {
+                // Of a session that was to end now, but had outlived a connection before, it may come.
+                self.messages[will as usize].taken = Some(self.step);
+            }
+            self.closed(conn, stays, now);
+        }
+        let wills = |message: &&mut Message| message.publisher.is_none();
+        for will in self.messages.iter_mut().filter(wills).filter(|_| power) {
+            // It may come that it was taken back, or published before, is lost; and it may be lost itself.
+            (will.taken, will.acked) = (will.taken.or(Some(self.step)), None);
+            will.again = true;
+        }
+        for session in &mut self.sessions {
+            session.crashed = true;
+            // The one before it may be back.
+            session.revived |= session.secret;
+            // An UNSUBACK may not have been sent, and then the subscription is still there.
+            session.revived |= power && session.subs.iter().any(|sub| sub.until.is_some());
+        }
+    }
+
     fn session_ended(&mut self, client: usize) {
+        let crashed = self.sessions[client].crashed;
         let session = std::mem::take(&mut self.sessions[client]);
+        self.sessions[client].crashed = crashed;
         for number in session.sent {
             self.follow(
                 number,
@@ -195,8 +250,36 @@ impl Model {
         present
     }
 
+    /// A session has begun, and its client is told later.
+    pub(crate) fn begun_in_secret(&mut self, client: usize) {
+        self.connected(client, false);
+        self.sessions[client].secret = true;
+    }
+
+    /// After a power failure a session may be gone that was granted nothing, and one may be back whose end was not synced.
+    pub(crate) fn found(&mut self, client: usize, present: bool, expected: Option<bool>) {
+        let session = &mut self.sessions[client];
+        if expected == Some(true) && !present {
+            let granted = session.subs.iter().any(|sub| sub.granted.is_some());
+            assert!(
+                session.crashed && !granted,
+                "the session of client {client} is lost"
+            );
+        }
+        if expected == Some(false) && present {
+            // Or its CONNACK was never sent, which is how the model learns of it.
+            (session.revived, session.exists, session.since) = (true, true, self.step);
+        }
+    }
+
     /// The CONNACK says whether there was a session.
     pub(crate) fn connected(&mut self, client: usize, present: bool) {
+        if self.followed.is_some() {
+            eprintln!(
+                "step {}: client {client} connected present {present}",
+                self.step
+            );
+        }
         let (conn, expiry) = (self.sessions[client].conn, self.sessions[client].expiry);
         if !present {
             self.session_ended(client);

@@ -7,6 +7,8 @@ use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::wire::Version;
 
+use super::random::Random;
+
 /// One connection, both ends.
 pub(crate) struct Conn {
     pub(crate) reactor: ReactorId,
@@ -122,6 +124,21 @@ impl Network {
     pub(crate) fn lose_down(&mut self, at: usize) {
         self.conns[at].down.clear();
         self.conns[at].down_bytes = 0;
+    }
+
+    /// The server has died: every connection of it ends, with what it had written so far; letters are gone.
+    pub(crate) fn crash(&mut self, random: &mut Random) {
+        for conn in self.conns.iter_mut().filter(|conn| conn.held) {
+            conn.held = false;
+            conn.session = None;
+            conn.up.clear();
+            let arrives = random.below(conn.down.len() + 1);
+            conn.down.truncate(arrives);
+            conn.down_bytes = conn.down.iter().map(Vec::len).sum();
+        }
+        self.mail.iter_mut().for_each(VecDeque::clear);
+        self.letters = 0;
+        self.seen.clear();
     }
 
     /// Takes the oldest letter from one shard to another.

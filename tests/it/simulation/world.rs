@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use stillwire::clock::Millis;
 use stillwire::config::resolved::{Mqtt, QueueFull};
-use stillwire::ids::ReactorId;
 use stillwire::routing::port::CloseCause;
 use stillwire::routing::{Shard, Shared, Slices, Verdict};
+use stillwire::store::Recovered;
+use stillwire::store::log::{Log, Opened};
 use stillwire::topic::TopicHasher;
 use stillwire::wire::{self, Connect, Packet, Qos, ReasonCode, Version, frame};
 
 use super::Profile;
 use super::client::{Client, Heard, resolve};
+use super::crash::{self, Crash};
 use super::deliveries::Delivered;
 use super::model::Model;
 use super::network::{Network, Seen, Wires};
@@ -27,12 +29,19 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) model: Model,
     pub(crate) profile: Profile,
+    pub(crate) crash: Crash,
+    pub(crate) seed: u64,
+    pub(crate) slices: Slices,
+    /// The cleaner has taken segments away.
+    pub(crate) cleaned: bool,
+    /// Messages that a limit dropped before the last crash.
+    pub(crate) dropped_before: u64,
     /// Nothing new is begun any more.
     pub(crate) draining: bool,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, reactors: usize, profile: Profile) -> Self {
+    pub(crate) fn new(seed: u64, reactors: usize, profile: Profile, crash: Crash) -> Self {
         let mut random = Random::new(seed);
         let hasher = TopicHasher::fixed(seed);
         let tight = profile == Profile::Tight;
@@ -54,19 +63,8 @@ impl World {
         let slices = Slices {
             fanout: random.pick(&[1, 2, 512]),
             retained: random.pick(&[1, 2, 128]),
+            load: random.pick(&[1, 2, 512]),
         };
-        let shards = (0..reactors)
-            .map(|at| {
-                Shard::new(
-                    ReactorId(at as u16),
-                    Arc::clone(&shared),
-                    64,
-                    seed ^ at as u64,
-                    Millis(0),
-                )
-                .with_slices(slices)
-            })
-            .collect();
         let mut model = Model {
             lossy: tight,
             followed: super::number("STILLWIRE_FOLLOW").map(|number| number as u32),
@@ -81,21 +79,40 @@ impl World {
         model.sessions.resize_with(clients.len(), Default::default);
         // Number 0 is nobody's, so that "greater than the last" holds for the first.
         model.message(None, "", Qos::AtMostOnce, false, false);
-        Self {
+        let mut world = Self {
             network: Network::new(reactors, if tight { 8 } else { 100_000 }),
             now: Millis(0),
             random,
-            shards,
+            shards: Vec::new(),
             shared,
             clients,
             model,
             profile,
+            crash,
+            seed,
+            slices,
+            cleaned: false,
+            dropped_before: 0,
             draining: false,
-        }
+        };
+        let logs = (0..reactors).map(|at| {
+            let key = seed ^ at as u64;
+            let log = Log::in_memory(crash::LIMIT, key, at as u32, crash::shape());
+            let damage = Vec::new();
+            Recovered::read(Opened { log, damage }, key)
+        });
+        world.shards = crash::start(&world, logs.collect(), crash == Crash::Power);
+        world
     }
 
     /// One random thing happens.
     pub(crate) fn step(&mut self) {
+        if self.crash != Crash::Never && self.random.below(700) == 0 {
+            self.crash();
+        }
+        if self.crash == Crash::Power && self.random.percent(10) {
+            self.disks_sync();
+        }
         match self.random.below(100) {
             0..20 => self.act(),
             20..45 => {
@@ -281,12 +298,13 @@ impl World {
         if let Some(old) = old {
             assert!(!self.network.conns[old].held, "taken over, but not closed");
         }
-        let connack = self.network.conns[at]
-            .down
-            .front()
-            .expect("a CONNACK")
-            .clone();
-        let present = connack[2] & 1 == 1;
+        let connack = self.network.conns[at].down.front();
+        // Where the disk is waited for, that of a new session comes later.
+        assert!(connack.is_some() || self.crash == Crash::Power, "a CONNACK");
+        let present = connack.is_some_and(|packet| packet[2] & 1 == 1);
+        if connack.is_none() {
+            self.model.begun_in_secret(client);
+        }
         if !present {
             self.clients[client].forget();
             // A CONNECT that was late took the session from the client's newest connection: what is under way there is of the old session.
@@ -294,7 +312,10 @@ impl World {
                 self.network.lose_down(newest);
             }
         }
-        if let Some(expected) = expected {
+        if self.crash == Crash::Power {
+            // What nobody was told may be lost with the power: that a session began, or that it ended.
+            self.model.found(client, present, expected);
+        } else if let Some(expected) = expected {
             assert_eq!(present, expected, "session present of client {client}");
         }
     }
@@ -319,6 +340,17 @@ impl World {
             self.call(at, |shard, now, port| shard.work(now, port));
             true
         }
+    }
+
+    /// Syncs that were asked for are done.
+    pub(crate) fn disks_sync(&mut self) -> bool {
+        let mut done = false;
+        for shard in &mut self.shards {
+            let before = shard.store().synced();
+            shard.store_mut().log_mut().complete_sync();
+            done |= shard.store().synced() > before;
+        }
+        done
     }
 
     pub(crate) fn time_passes(&mut self) {

@@ -46,6 +46,8 @@ pub struct Options {
     pub max_connections: Option<u32>,
     /// Kept by the caller, for a restart; otherwise a fresh one.
     pub data_dir: Option<PathBuf>,
+    /// The policy for full queues, if not the default one.
+    pub queue_full: Option<&'static str>,
 }
 
 /// A running server. Killed when dropped; a test in which it died by itself fails.
@@ -71,10 +73,16 @@ impl Server {
             mqtt: mqtt.to_vec(),
             max_connections: None,
             data_dir: None,
+            queue_full: None,
         })
     }
 
     pub fn launch(options: &Options) -> Self {
+        Self::launch_with(options, &[])
+    }
+
+    /// With more flags of the command line.
+    pub fn launch_with(options: &Options, flags: &[&str]) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -86,6 +94,7 @@ impl Server {
             Broker::Stillwire => stillwire(options, &dir),
             Broker::Mosquitto => mosquitto(options, &dir),
         };
+        command.args(flags);
         let err = out.try_clone().expect("the log file again");
         let child = command
             .stdin(Stdio::null())
@@ -157,6 +166,14 @@ impl Server {
         self.child.wait().expect("the server's end");
     }
 
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) {
+        let pid = self.pid().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill").success());
+        assert_eq!(self.ended(), Some(0), "{}", self.log());
+    }
+
     /// Waits for the end that something else has brought about, and gives the exit code.
     pub fn ended(&mut self) -> Option<i32> {
         self.killed = true;
@@ -215,6 +232,9 @@ fn stillwire(options: &Options, dir: &Path) -> Command {
     let mut file = String::from("[mqtt]\n");
     for (key, value) in &options.mqtt {
         writeln!(file, "{key} = {value}").expect("a string takes it");
+    }
+    if let Some(policy) = options.queue_full {
+        writeln!(file, "queue_full = \"{policy}\"").expect("a string takes it");
     }
     let config = dir.join("stillwire.toml");
     fs::write(&config, file).expect("the configuration file");

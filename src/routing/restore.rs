@@ -1,0 +1,534 @@
+//! A shard after a restart: its sessions are there before the first client, their subscriptions follow in slices while it serves.
+//!
+//! Until every shard has loaded its subscriptions and all of them know of each other's, messages are not routed but wait, in order and
+//! unacknowledged. Sessions that had a connection when the server died have lost it at the start: their expiry and the delay of their will
+//! begin then.
+
+use std::collections::VecDeque;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use super::keep::Keep;
+use super::mail::{Known, Mail};
+use super::port::Port;
+use super::{Shard, Shared};
+use crate::clock::{Millis, Tick};
+use crate::ids::{ReactorId, SessionId, SessionIdx};
+use crate::limits::{EARLY_BACKLOG, EARLY_PER_TURN};
+use crate::session::durable::{self, Body};
+use crate::session::message::Message;
+use crate::session::{Flags, Session, Will};
+use crate::store::{Recovered, State, Store};
+use crate::topic::filter::Filter;
+use crate::topic::{GroupKey, SubOptions};
+use crate::wire::{Forward, PacketId, Qos};
+
+/// The key of a SUBACK that is none: all shards know of what this one has loaded.
+pub(super) const FENCE: u32 = u32::MAX;
+
+/// What a shard goes on from.
+#[derive(Debug)]
+pub struct Kept {
+    /// Its store.
+    pub store: Store,
+    /// See [`Recovered`].
+    pub highest_serial: u32,
+    /// What is promised waits for the disk.
+    pub disk: bool,
+    /// Unix milliseconds at the zero of the shard's clock.
+    pub epoch: u64,
+}
+
+impl Kept {
+    /// From a log.
+    pub fn new(found: Recovered, disk: bool, epoch: u64) -> Self {
+        Self {
+            store: found.store,
+            highest_serial: found.highest_serial,
+            disk,
+            epoch,
+        }
+    }
+}
+
+/// What is left of a start.
+#[derive(Debug, Default)]
+pub(super) struct Restoring {
+    /// Sessions whose subscriptions are not loaded, a bit each by index.
+    pending: Vec<u64>,
+    /// The word of `pending` that is looked at next.
+    at: usize,
+    /// Not every shard knows of what this one has loaded.
+    loading: bool,
+    /// Messages wait.
+    pub(super) holds: bool,
+    early: VecDeque<Arc<Message>>,
+    /// Of messages that their publishers may send again: those that a session has or had.
+    had: HashMap<SessionId, Vec<Had>>,
+}
+
+/// A message in doubt that a session has or had, and the group that chose it.
+type Had = (u64, Option<GroupKey>);
+
+impl Restoring {
+    /// What a session had of what is in doubt, for its state.
+    pub(super) fn had(&self, session: SessionId) -> Vec<durable::Had<'_>> {
+        let known = self.had.get(&session).map_or(&[][..], Vec::as_slice);
+        let had = known.iter().map(|(token, group)| durable::Had {
+            token: *token,
+            group: group.as_ref().map(|key| (&*key.group, &*key.path)),
+        });
+        had.collect()
+    }
+
+    fn put_pending(&mut self, idx: SessionIdx) {
+        let word = idx.index() / 64;
+        if self.pending.len() <= word {
+            self.pending.resize(word + 1, 0);
+        }
+        self.pending[word] |= 1 << (idx.0 % 64);
+    }
+
+    /// Takes the bit of a session; whether it was set.
+    pub(super) fn take_pending(&mut self, idx: SessionIdx) -> bool {
+        let Some(word) = self.pending.get_mut(idx.index() / 64) else {
+            return false;
+        };
+        let bit = 1 << (idx.0 % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    fn next_pending(&mut self) -> Option<SessionIdx> {
+        while let Some(&word) = self.pending.get(self.at) {
+            if word != 0 {
+                let idx = self.at * 64 + word.trailing_zeros() as usize;
+                return Some(SessionIdx(idx as u32));
+            }
+            self.at += 1;
+        }
+        None
+    }
+}
+
+impl Shared {
+    /// Whether some shard has not loaded its sessions.
+    pub(super) fn is_loading(&self) -> bool {
+        self.loading.load(Acquire) > 0
+    }
+}
+
+/// A will as it was stored.
+fn restored_will(shard: &Shard, will: &durable::Will<'_>) -> Will {
+    let hash = shard.shared.hasher.hash(will.topic);
+    let forward = Forward::from_encoded(will.forward);
+    let mut message = Message::new(will.topic, hash, &forward, will.payload);
+    message.qos = will.qos;
+    message.retain = will.retain;
+    Will {
+        message,
+        expiry: will.expiry,
+        delay: will.delay,
+    }
+}
+
+impl Shard {
+    /// A shard that goes on from its store. [`Shard::restored`] follows when all shards are that far.
+    pub fn restore(
+        me: ReactorId,
+        shared: Arc<Shared>,
+        capacity: usize,
+        seed: u64,
+        now: Millis,
+        kept: Kept,
+    ) -> Self {
+        let mut shard = Self::new(me, shared, 0, seed, now);
+        shard.keep = Keep::new(kept.store, kept.disk, kept.epoch);
+        shard.serial = kept.highest_serial;
+        shard.restore_sessions(now);
+        let spare = capacity.saturating_sub(shard.sessions.0.len());
+        shard.sessions.0.reserve(spare);
+        shard.restore_values(now);
+        if shard.keep.restoring.pending.is_empty() {
+            shard.keep.store.forget_notes();
+        } else {
+            shard.keep.restoring.loading = true;
+            shard.shared.loading.fetch_add(1, AcqRel);
+        }
+        shard
+    }
+
+    fn restore_sessions(&mut self, now: Millis) {
+        let mut found: Vec<SessionId> = self.keep.store.sessions().collect();
+        found.sort_unstable_by_key(|id| id.idx);
+        let mut lost = Vec::new();
+        let mut cores = Vec::with_capacity(found.len());
+        for id in found {
+            match self.restore_session(id, now) {
+                Some(session) => cores.push((id.idx.index(), session)),
+                None => lost.push(id),
+            }
+        }
+        let places: Vec<usize> = cores.iter().map(|(at, _)| *at).collect();
+        self.sessions.0 = Slab::from_iter(cores);
+        for at in places {
+            self.find_place(SessionIdx(at as u32), &mut lost);
+        }
+        // The reactor says so.
+        self.keep.unreadable += lost.len() as u64;
+        for id in lost {
+            self.keep.store.remove(id);
+        }
+    }
+
+    /// A session as its record says, without its subscriptions. None: the record can't be read.
+    fn restore_session(&mut self, id: SessionId, now: Millis) -> Option<Session> {
+        let (state, notes) = self.keep.store.state(id.idx)?;
+        let core = durable::read_core(state, &notes).ok()?;
+        let text = self.ids.insert(core.client_id.as_bytes());
+        let mut session = Session::new(text, NonZeroU32::new(id.serial)?);
+        session.flags.put(Flags::DURABLE, true);
+        session.go_offline(match core.ends {
+            Some(ends) => self.keep.tick(ends),
+            // It ended with its connection.
+            None if core.expiry == 0 => Tick(0),
+            None => Session::end_from(core.expiry, now),
+        });
+        if let Some(will) = &core.will {
+            let after = u64::from(will.delay) * 1000;
+            let due = match core.will_due {
+                Some(due) => self.keep.tick(due),
+                None if will.delay == 0 => now.tick(),
+                None => now.tick().after_millis(after),
+            };
+            let will = restored_will(self, will);
+            let extras = session.extras_mut();
+            extras.will = Some(will);
+            extras.will_due = Some(due);
+        }
+        let had = core.had.iter().map(|had| {
+            let group = had.group.map(|(group, path)| GroupKey {
+                group: group.into(),
+                path: path.into(),
+            });
+            (had.token, group)
+        });
+        let had: Vec<Had> = had.collect();
+        let unsent = core.unsent;
+        for (name, token) in core.incoming.clone() {
+            if let Some(token) = token {
+                self.shared.doubts.lock().expect("no panic").insert(token);
+            }
+            if let Some(name) = PacketId::new(name) {
+                self.receipts = self.receipts.wrapping_add(1);
+                let receipt = crate::session::message::Receipt(self.receipts);
+                session.flow_mut().receipts.restore(name, token, receipt);
+            }
+        }
+        if !had.is_empty() {
+            self.keep.restoring.had.insert(id, had);
+        }
+        if let Some(next) = unsent
+            && self.keep.store.queue(id.idx).is_none()
+        {
+            // Its numbers go on where they were: what is said of them holds for the messages to come.
+            session.last_id = super::stored::last_id_before(next);
+        }
+        self.restore_queue(id.idx, unsent);
+        Some(session)
+    }
+
+    /// The cursors of a queue. Where it is not known what was sent, as much as could be in flight may have been; or all of it, where the power may
+    /// have taken that some of it was acknowledged.
+    fn restore_queue(&mut self, idx: SessionIdx, unsent: Option<u32>) {
+        let window = usize::from(self.mqtt().max_inflight);
+        let Some(queue) = self.keep.store.queue_mut(idx) else {
+            return;
+        };
+        let (head, tail) = (queue.head(), queue.tail());
+        let within =
+            |seq: u32| super::stored::distance(head, seq) <= super::stored::distance(head, tail);
+        queue.sent_before = match unsent {
+            Some(seq) if within(seq) => seq,
+            Some(_) => head,
+            None if self.keep.disk => tail,
+            None => {
+                let (mut seq, mut flying) = (head, 0);
+                while seq != tail && flying < window {
+                    flying += usize::from(queue.state(seq) != State::Gone);
+                    seq = crate::store::Queue::after(seq);
+                }
+                seq
+            }
+        };
+        queue.sent = head;
+        queue.flying = 0;
+        let (len, bytes) = (queue.len() as u64, queue.bytes());
+        self.counters().queued.add(len);
+        self.shared.queued.fetch_add(len, Relaxed);
+        self.shared.queued_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// A session gets its place in the tables. After a power failure an older one of the same client may still be there.
+    fn find_place(&mut self, idx: SessionIdx, lost: &mut Vec<SessionId>) {
+        let id = self.id_of(idx);
+        let client_id = self.client_id(idx);
+        let hash = self.shared.hasher.hash(client_id);
+        if let Some(other) = self.find(client_id) {
+            let older = if self.id_of(other).serial < id.serial {
+                other
+            } else {
+                idx
+            };
+            lost.push(self.id_of(older));
+            if older == idx {
+                self.drop_restored(idx);
+                return;
+            }
+            let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
+            self.by_id.remove(hash, other.0, |at| {
+                hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
+            });
+            self.forget_timer(other);
+            self.keep.restoring.take_pending(other);
+            self.counters().sessions.sub(1);
+            self.give_session_place();
+            self.drop_restored(other);
+        }
+        let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
+        self.by_id.insert(hash, idx.0, |at| {
+            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
+        });
+        self.shared.sessions.fetch_add(1, Relaxed);
+        self.counters().sessions.add(1);
+        self.keep.restoring.put_pending(idx);
+        self.schedule(idx);
+    }
+
+    fn drop_restored(&mut self, idx: SessionIdx) {
+        if let Some(queue) = self.keep.store.queue(idx) {
+            let (len, bytes) = (queue.len() as u64, queue.bytes());
+            self.counters().queued.sub(len);
+            self.shared.queued.fetch_sub(len, Relaxed);
+            self.shared.queued_bytes.fetch_sub(bytes, Relaxed);
+        }
+        let session = self.sessions.0.remove(idx.index());
+        self.ids.remove(session.client_id);
+    }
+
+    fn restore_values(&mut self, now: Millis) {
+        let mut stale: Vec<Box<[u8]>> = Vec::new();
+        let mut kept = Vec::new();
+        for (key, value) in self.keep.store.values() {
+            match Body::read(value) {
+                Ok(body) if body.expires.is_none_or(|at| at > self.keep.unix(now)) => {
+                    kept.push(Arc::new(self.restored_message(&body)));
+                }
+                _ => stale.push(key.into()),
+            }
+        }
+        for message in kept {
+            self.restore_retained(message);
+        }
+        for key in stale {
+            // What can't be forgotten now is found again at the next start.
+            let _ = self.keep.store.forget(&key);
+        }
+    }
+
+    /// A message as it was stored; nobody waits for it.
+    pub(super) fn restored_message(&self, body: &Body<'_>) -> Message {
+        let hash = self.shared.hasher.hash(body.topic);
+        let forward = Forward::from_encoded(body.forward);
+        let mut message = Message::new(body.topic, hash, &forward, body.payload);
+        message.qos = body.qos;
+        message.retain = body.retain;
+        message.token = body.token.and_then(NonZeroU64::new);
+        let epoch = self.keep.epoch;
+        message.expires = body.expires.map(|at| Millis(at.saturating_sub(epoch)));
+        message
+    }
+
+    /// All shards have their sessions: who has the messages that are in doubt is found out, before any client can send them again.
+    pub fn restored(&mut self) {
+        let doubts = self.shared.doubts.lock().expect("no panic").clone();
+        let Keep {
+            store, restoring, ..
+        } = &mut self.keep;
+        restoring.had.retain(|_, known| {
+            known.retain(|(token, _)| doubts.contains(token));
+            !known.is_empty()
+        });
+        if !doubts.is_empty() {
+            let mut fresh = Vec::new();
+            store.walk_entries(|session, _, item| {
+                let Some(token) = Body::token_of(item.body).filter(|token| doubts.contains(token))
+                else {
+                    return;
+                };
+                let group = durable::Meta::read(item.meta)
+                    .ok()
+                    .and_then(|meta| meta.group);
+                let group = group.map(|(group, path)| GroupKey { group, path });
+                let known = restoring.had.entry(session).or_default();
+                if !known.contains(&(token, group.clone())) {
+                    known.push((token, group.clone()));
+                    fresh.push((session, token, group));
+                }
+            });
+            // The records of what is done may go before the publisher is back, and the server may die again. If there is no room for the notes,
+            // the records stay too, for then nothing is cleaned.
+            let mut note = Vec::new();
+            for (session, token, group) in fresh {
+                note.clear();
+                let group = group.as_ref().map(|key| (&*key.group, &*key.path));
+                durable::Note::Had(durable::Had { token, group }).write(&mut note);
+                let _ = store.note(session, &note);
+            }
+            let groups = restoring.had.values().flatten();
+            let groups = groups.filter_map(|(token, group)| Some((*token, group.clone()?)));
+            let mut known = self.shared.doubtful_groups.lock().expect("no panic");
+            known.extend(groups);
+        }
+        self.keep.restoring.holds = self.shared.is_loading();
+    }
+
+    /// Whether a session has a message that its publisher sends again after the server has died.
+    pub(super) fn has_already(&self, idx: SessionIdx, message: &Message) -> bool {
+        message.token.is_some_and(|token| {
+            let session = self.id_of(idx);
+            let known = self.keep.restoring.had.get(&session);
+            known.is_some_and(|known| known.iter().any(|(had, _)| *had == token.get()))
+        })
+    }
+
+    /// The same of a member of a group.
+    pub(super) fn group_has_already(&self, key: &GroupKey, message: &Message) -> bool {
+        let doubtful = message.token.filter(|_| message.doubtful);
+        doubtful.is_some_and(|token| {
+            let known = self.shared.doubtful_groups.lock().expect("no panic");
+            known.contains(&(token.get(), key.clone()))
+        })
+    }
+
+    /// Loads a session's subscriptions, unless they are.
+    pub(super) fn load(&mut self, idx: SessionIdx, port: &mut impl Port) {
+        if !self.keep.restoring.take_pending(idx) {
+            return;
+        }
+        let mut wildcards: Vec<Box<str>> = Vec::new();
+        let mut groups: Vec<(GroupKey, SubOptions, Option<u32>)> = Vec::new();
+        let mut count = 0;
+        let mut was_online = false;
+        if let Some((state, notes)) = self.keep.store.state(idx) {
+            was_online = durable::read_core(state, &notes).is_ok_and(|core| core.ends.is_none());
+            let subscriptions = durable::read_subscriptions(state, &notes);
+            for sub in subscriptions.unwrap_or_default() {
+                let Ok(filter) = Filter::parse(sub.filter, u16::MAX) else {
+                    continue;
+                };
+                if let Some(group) = filter.share {
+                    let key = GroupKey {
+                        group: group.into(),
+                        path: filter.path.into(),
+                    };
+                    groups.push((key, sub.options, sub.id));
+                    continue;
+                }
+                let done = self.index.subscribe(idx, filter.path, sub.options, sub.id);
+                count += u64::from(done.is_new);
+                match (done.first_on_filter, filter.wildcard) {
+                    (true, true) => wildcards.push(filter.path.into()),
+                    (true, false) => self.own.add(done.hash),
+                    (false, _) => {}
+                }
+            }
+        }
+        for path in wildcards {
+            self.routes.add(&path, self.me);
+            self.tell_interest(&path, true, None, port);
+        }
+        for (key, options, id) in groups {
+            count += u64::from(self.join_group(idx, &key, options, id, false));
+            self.announce_members(&key, None, port);
+        }
+        self.counters().subscriptions.add(count);
+        if was_online {
+            self.record_offline(idx);
+        }
+    }
+
+    /// True if a slice would come further.
+    pub(super) fn has_restoring(&self) -> bool {
+        let restoring = &self.keep.restoring;
+        restoring.loading && !restoring.pending.is_empty()
+            || restoring.holds && !self.shared.is_loading()
+    }
+
+    /// A slice of what is left of the start. True: there is more.
+    pub(super) fn restore_slice(&mut self, now: Millis, port: &mut impl Port) -> bool {
+        if self.keep.restoring.loading && !self.keep.restoring.pending.is_empty() {
+            for _ in 0..self.slices.load {
+                let Some(idx) = self.keep.restoring.next_pending() else {
+                    self.keep.restoring.pending = Vec::new();
+                    self.keep.store.forget_notes();
+                    self.post_fence(now, port);
+                    break;
+                };
+                self.load(idx, port);
+            }
+        }
+        if self.keep.restoring.holds && !self.shared.is_loading() {
+            for _ in 0..EARLY_PER_TURN {
+                let Some(message) = self.keep.restoring.early.pop_front() else {
+                    self.keep.restoring.holds = false;
+                    self.keep.restoring.early = VecDeque::new();
+                    break;
+                };
+                self.route_now(&message, now, port);
+                self.settle(&message, port);
+            }
+        }
+        self.has_restoring()
+    }
+
+    /// Mail is in order: who has read this letter knows of all subscriptions that were told before.
+    fn post_fence(&mut self, now: Millis, port: &mut impl Port) {
+        let known = Arc::new(Known::new(self.me, FENCE));
+        for reactor in self.others() {
+            known.expect();
+            let known = Arc::clone(&known);
+            port.post(reactor, Mail::Fence { known });
+        }
+        self.now_known(Some(known), now, port);
+    }
+
+    /// Every shard knows of what this one has loaded.
+    pub(super) fn loaded(&mut self) {
+        self.keep.restoring.loading = false;
+        self.shared.loading.fetch_sub(1, AcqRel);
+    }
+
+    /// A message that comes while sessions are loaded waits.
+    pub(super) fn route_later(&mut self, message: &Arc<Message>) {
+        let early = &mut self.keep.restoring.early;
+        if message.qos == Qos::AtMostOnce && early.len() >= EARLY_BACKLOG {
+            self.counters().dropped_fanout.add(1);
+            return;
+        }
+        message.expect();
+        early.push_back(Arc::clone(message));
+    }
+
+    /// Ticks that lie behind a session's end.
+    pub(super) fn has_ended(session: &Session, now: Millis) -> bool {
+        session
+            .until()
+            .is_some_and(|until| until <= now.tick() && until != Tick(u32::MAX))
+    }
+}
