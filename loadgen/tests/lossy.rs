@@ -67,7 +67,14 @@ fn run(fault: Fault) -> (Totals, u64, u64) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(publisher.is_idle(), "the publisher is done");
-    // The fake broker forwards before it acknowledges, so all is on its way; broadcasts may still be.
+    // The fake broker forwards before it acknowledges, but broadcasts it may not have read yet.
+    let all = 2 * EACH + EACH * u64::from(PHONES);
+    wait(&fleet, |_| match fault {
+        Fault::Lose | Fault::Damage => broker.forwarded() + broker.faults() >= all,
+        Fault::Swap => broker.forwarded() + broker.held() >= all,
+        Fault::Repeat => broker.forwarded() >= all + broker.faults(),
+        _ => broker.forwarded() >= all,
+    });
     let forwarded = broker.forwarded();
     wait(&fleet, |totals| {
         totals.received() + totals.get(Count::Duplicates) >= forwarded
