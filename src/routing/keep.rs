@@ -90,7 +90,7 @@ impl Keep {
         Tick(u32::try_from(ticks).unwrap_or(u32::MAX - 1))
     }
 
-    /// Nothing is written of what the log needs no more.
+    /// Records a change of a session.
     pub(super) fn note(&mut self, session: SessionId, note: &Note<'_>) -> Result<(), Refused> {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
