@@ -1,5 +1,7 @@
 //! Topic filters: their grammar (MQTT 5 sections 4.7.1 and 4.8.2), and the plain matcher.
 
+use std::borrow::Cow;
+
 use super::name::{TopicError, check_text, is_plain_name, is_wildcard};
 use super::scope::{Scope, bare};
 
@@ -30,6 +32,20 @@ impl<'a> Filter<'a> {
     /// Takes apart a filter as the server keeps it: its path is scoped, and was checked when it came.
     pub fn kept(text: &'a str) -> Result<Self, TopicError> {
         Self::take_apart(text, u16::MAX, true)
+    }
+
+    /// The whole filter again, as [`Filter::kept`] takes it.
+    pub fn text(&self) -> Cow<'a, str> {
+        match self.share {
+            Some(group) => Cow::Owned(format!("$share/{group}/{}", self.path)),
+            None => Cow::Borrowed(self.path),
+        }
+    }
+
+    /// Bytes of [`Filter::text`].
+    pub fn text_len(&self) -> usize {
+        let share = self.share.map_or(0, |group| "$share//".len() + group.len());
+        share + self.path.len()
     }
 
     fn take_apart(text: &'a str, max_levels: u16, scoped: bool) -> Result<Self, TopicError> {
@@ -214,6 +230,7 @@ mod tests {
                 wildcard,
             };
             assert_eq!(Filter::kept(text), Ok(filter), "{text:?}");
+            assert_eq!((&*filter.text(), filter.text_len()), (text, text.len()));
             if text.contains('\0') {
                 assert_eq!(parse(text), Err(TopicError::Nul), "{text:?}");
             }

@@ -36,7 +36,7 @@ impl<'a> Scope<'a> {
     }
 
     /// A name of this tenant, as the server has it. None: with the prefix it is longer than a string may be.
-    pub fn name<'b>(self, bare: &'b str) -> Option<Cow<'b, str>> {
+    pub fn name(self, bare: &str) -> Option<Cow<'_, str>> {
         if self.0.is_empty() {
             return Some(Cow::Borrowed(bare));
         }
