@@ -184,6 +184,8 @@ const SESSIONS: u64 = limits::MAX_CONNECTIONS * 4;
 keys! {
     listen: Kind::Addresses,
         "Addresses for plain MQTT over TCP; port 0 takes a free port.";
+    home_ports: count(0, U16),
+        "First of the reactors' own ports, which tickets name: reactor i listens on it plus i too, at each address of `listen`; 0: none.";
     reactors: Kind::Count { min: 1, max: limits::MAX_REACTORS as u64, auto: true },
         "Reactor threads; auto is one for each core this process may use.";
     pin: Kind::Switch,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Addresses for plain MQTT over TCP.
     pub listen: Vec<SocketAddr>,
+    /// The first of the reactors' own ports; 0: they have none.
+    pub home_ports: u16,
     /// How many reactors; 1 to [`crate::limits::MAX_REACTORS`].
     pub reactors: usize,
     /// Pin reactor `i` to the `i`-th core this process may use, modulo their number.
@@ -34,6 +36,7 @@ impl Config {
         Self {
             // Loopback only: a server without authentication isn't opened to the world by default.
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            home_ports: 0,
             reactors,
             pin: true,
             // Works without root, and is found again where the server was started; a packaged server names its own place.
@@ -49,6 +52,24 @@ impl Config {
             },
             mqtt: Mqtt::default(),
         }
+    }
+}
+
+impl Config {
+    /// Where this reactor alone listens: at its own port of each address.
+    pub fn home_addresses(&self, reactor: usize) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        if self.home_ports > 0 {
+            // Checked to be within the range of ports.
+            let port = self.home_ports.saturating_add(reactor as u16);
+            for address in &self.listen {
+                let address = SocketAddr::new(address.ip(), port);
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        addresses
     }
 }
 
