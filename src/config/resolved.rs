@@ -24,8 +24,14 @@ pub struct Config {
     pub max_connections: u32,
     /// Seconds between SIGTERM and the end, at most.
     pub drain_timeout: u32,
+    /// How clients may prove who they are.
+    pub auth: Vec<Method>,
+    /// Listening beyond loopback is meant, though `auth` lets in whoever comes.
+    pub allow_open: bool,
     /// What is logged and how.
     pub log: Log,
+    /// Who may do what: files, the hook, throttles.
+    pub access: Access,
     /// The protocol's limits and policies.
     pub mqtt: Mqtt,
 }
@@ -45,13 +51,21 @@ impl Config {
             commit_delay: 0,
             max_connections,
             drain_timeout: 10,
+            auth: vec![Method::Open],
+            allow_open: false,
             log: Log {
                 format: LogFormat::Text,
                 level: tracing::Level::INFO,
                 connections: false,
             },
+            access: Access::default(),
             mqtt: Mqtt::default(),
         }
+    }
+
+    /// Whether a client needs to prove nothing.
+    pub fn is_open(&self) -> bool {
+        self.auth.contains(&Method::Open)
     }
 }
 
@@ -91,6 +105,75 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// A way to be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Whoever presents no password is admitted.
+    Open,
+    /// A ticket of our own, as the password.
+    Ticket,
+    /// A user name and password of the password file.
+    PasswordFile,
+    /// A JWT of another issuer, as the password.
+    Jwt,
+    /// Whatever the HTTP hook says yes to.
+    Http,
+}
+
+/// Who may do what. Paths are empty where there is no such file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Keys that sign and verify tickets.
+    pub keys: PathBuf,
+    /// Tenants, their secrets and limits.
+    pub apps: PathBuf,
+    /// Users and hashes of their passwords.
+    pub passwords: PathBuf,
+    /// Issuers of other JWTs.
+    pub issuers: PathBuf,
+    /// Rules for topics.
+    pub acl: PathBuf,
+    /// Tokens, clients and tenants that are out.
+    pub revoked: PathBuf,
+    /// Seconds that the clocks of those who sign may be off.
+    pub clock_skew: u32,
+    /// Where the hook is asked; empty: nowhere.
+    pub http_url: String,
+    /// Milliseconds that the hook may take.
+    pub http_timeout: u32,
+    /// Seconds that an answer of the hook is good for; 0: it is asked each time.
+    pub http_cache: u32,
+    /// Connects a second of one address; 0: any number.
+    pub address_connects: u32,
+    /// Failed connects a minute of one address; 0: any number.
+    pub address_failures: u32,
+    /// Connects a second with one client id; 0: any number.
+    pub client_connects: u32,
+    /// Failed connects a minute with one client id; 0: any number.
+    pub client_failures: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            keys: PathBuf::new(),
+            apps: PathBuf::new(),
+            passwords: PathBuf::new(),
+            issuers: PathBuf::new(),
+            acl: PathBuf::new(),
+            revoked: PathBuf::new(),
+            clock_skew: 30,
+            http_url: String::new(),
+            http_timeout: 2000,
+            http_cache: 60,
+            address_connects: 0,
+            address_failures: 60,
+            client_connects: 0,
+            client_failures: 0,
+        }
+    }
 }
 
 /// What outlives what.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, Origin, TooFewFiles};
 use super::keys::{self, KEYS};
-use super::resolved::Config;
+use super::resolved::{Config, Method};
 use super::value::Value;
 use super::written::{self, Entry, Flag};
 use crate::limits;
@@ -136,6 +136,54 @@ impl Settings {
                 self.config.max_connections, mqtt.max_sessions
             );
             return Err(self.contradiction("max_connections", "mqtt.max_sessions", what));
+        }
+        self.check_auth()
+    }
+
+    /// What each method of `auth` needs to be there, and that nobody opens a server to the world without a word.
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let access = &self.config.access;
+        for (method, word, key, given) in [
+            (
+                Method::Ticket,
+                "ticket",
+                "access.keys",
+                !access.keys.as_os_str().is_empty(),
+            ),
+            (
+                Method::PasswordFile,
+                "password-file",
+                "access.passwords",
+                !access.passwords.as_os_str().is_empty(),
+            ),
+            (
+                Method::Jwt,
+                "jwt",
+                "access.issuers",
+                !access.issuers.as_os_str().is_empty(),
+            ),
+            (
+                Method::Http,
+                "http",
+                "access.http_url",
+                !access.http_url.is_empty(),
+            ),
+        ] {
+            if self.config.auth.contains(&method) && !given {
+                let what = format!("\"{word}\" needs {key}; set it, or take the method out");
+                return Err(self.contradiction("auth", key, what));
+            }
+        }
+        let beyond = self
+            .config
+            .listen
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = beyond.filter(|_| self.config.is_open() && !self.config.allow_open) {
+            let what = format!(
+                "{address} is not loopback and auth has \"open\", so that anybody there gets in; name other methods in auth, or mean it with allow_open = true (--allow-open)"
+            );
+            return Err(self.contradiction("listen", "auth", what));
         }
         Ok(())
     }
