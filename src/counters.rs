@@ -71,6 +71,10 @@ counters! {
     accepted,
     /// Connections turned away: limits, lack of file descriptors, a CONNECT that never came or was none.
     refused,
+    /// CONNECTs whose credentials were not good enough, or could not be checked.
+    connects_denied,
+    /// CONNECTs of an address or client identifier that came too often.
+    connects_throttled,
     /// Connections handed over to their home reactor.
     handed_over,
     /// Connections closed, by whichever side.
@@ -137,6 +141,12 @@ counters! {
     dropped_expired,
     /// Messages larger than the receiver's maximum packet size.
     dropped_too_large,
+    /// Messages that somebody may not publish, or may not be given any more.
+    dropped_forbidden,
+    /// Messages over a limit of their publisher's tenant.
+    dropped_quota,
+    /// Clients cut off, as their token, client identifier or tenant was revoked.
+    revoked,
     /// Sessions taken over by a new connection.
     takeovers,
     /// CONNECTs refused by the protocol.

@@ -67,7 +67,8 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Config(_) | Self::Start(_, StartError::OpenFiles { .. }) => CONFIG,
+            Self::Config(_)
+            | Self::Start(_, StartError::OpenFiles { .. } | StartError::Access(_)) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) | Self::Start(_, StartError::Store(_)) => {
                 INPUT_OUTPUT

@@ -22,6 +22,21 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+impl ConnId {
+    /// In one word, for whoever hands it back.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    /// From [`ConnId::to_bits`].
+    pub fn from_bits(bits: u64) -> Self {
+        Self {
+            slot: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
+}
+
 /// A session of one shard: its index in the shard's slab. Reused after the session ends; see [`SessionId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionIdx(pub u32);

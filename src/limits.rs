@@ -218,8 +218,14 @@ pub const SESSION_BITS: u32 = 26;
 /// Longest topic or filter in bytes: MQTT strings have a length of 16 bits (MQTT 5 section 1.5.4).
 pub const MAX_TOPIC_BYTES: usize = u16::MAX as usize;
 
-/// Longest name of a tenant: it stands before each of its topics and client identifiers (`topic::scope`).
-pub const TENANT_NAME_BYTES: usize = 32;
+/// Parts of a second's worth that a shard takes of a tenant's rate at a time: with 64, messages that a shard doesn't get to are 1.6 % of it.
+pub const RATE_LEASES: u64 = 64;
+
+/// Tenants that are told of themselves in one tick, five figures each.
+pub const TENANTS_TOLD: usize = 64;
+
+/// Sessions that are looked at again in one turn after the rules have been read anew: each costs its subscriptions.
+pub const RECHECK_SLICE: usize = 256;
 
 /// Bytes of a chunk of the topic arena. It holds the longest string, and is small enough for a reactor with a handful of topics.
 pub const ARENA_CHUNK_BYTES: usize = 128 << 10;
@@ -300,6 +306,9 @@ pub const CLOSES_PER_TURN: usize = 512;
 /// Slots looked at in one turn while the server drains; those in them are told to go.
 pub const DRAIN_SLICE: u32 = 256;
 
+/// Milliseconds that a letter from outside the reactors waits for a place in a full mailbox.
+pub const OUTSIDE_TRIES: u32 = 5_000;
+
 /// Letters in one batch of mail.
 pub const MAIL_BATCH: usize = 1024;
 
@@ -352,10 +361,10 @@ pub const GREETING_BYTES: usize = 16 << 20;
 pub const LARGEST_CONNECT: u32 = 64 << 10;
 
 /// Bytes of connections in one hand-over message: fits the default send buffer of a socket pair.
-pub const HANDOVER_BYTES: usize = 128 << 10;
+pub const HANDOVER_BYTES: usize = 144 << 10;
 
 const _: () = assert!(
-    LARGEST_CONNECT as usize + READ_BUFFER <= HANDOVER_BYTES,
+    IDENTITY_BYTES + LARGEST_CONNECT as usize + READ_BUFFER <= HANDOVER_BYTES,
     "a connection with all that was read from it fits into one message"
 );
 

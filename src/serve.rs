@@ -1,12 +1,14 @@
 //! `stillwire serve`: the server's life from the lock on its data directory to the last connection drained.
 
+use stillwire::access::Access;
 use stillwire::config::Settings;
+use stillwire::config::resolved::Config;
 use stillwire::data_dir::DataDir;
 use stillwire::logs::LogsError;
-use stillwire::server::{Server, StartError, Stopper};
+use stillwire::server::{Handle, Server, StartError};
 use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::exit::{self, Failure};
 use crate::logging;
@@ -54,26 +56,48 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         data_dir = %data_dir.path().display(),
         "ready"
     );
-    answer_signals(signals, server.stopper()).map_err(Failure::Signals)?;
+    answer_signals(signals, server.handle(), config.clone()).map_err(Failure::Signals)?;
     server.join().map_err(Failure::Reactor)?;
     info!("ended");
     Ok(())
 }
 
-/// The first signal begins the drain; a second one does not wait for its end.
-fn answer_signals(signals: Signals, stopper: Stopper) -> std::io::Result<()> {
+/// SIGHUP has the files read anew. The first signal to end begins the drain; a second one does not wait for its end.
+fn answer_signals(signals: Signals, handle: Handle, config: Config) -> std::io::Result<()> {
     let answer = move || {
-        let Ok(signal) = signals.wait() else { return };
-        info!(signal = name(signal), "draining");
-        stopper.shutdown();
-        let Ok(signal) = signals.wait() else { return };
-        warn!(signal = name(signal), "told twice, ending at once");
-        std::process::exit(i32::from(exit::CUT_SHORT));
+        let mut drains = false;
+        while let Ok(signal) = signals.wait() {
+            match signal {
+                Signal::Reload => reload(&handle, &config),
+                _ if drains => {
+                    warn!(signal = name(signal), "told twice, ending at once");
+                    std::process::exit(i32::from(exit::CUT_SHORT));
+                }
+                _ => {
+                    info!(signal = name(signal), "draining");
+                    handle.shutdown();
+                    drains = true;
+                }
+            }
+        }
     };
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(answer)
         .map(drop)
+}
+
+/// Reads the files of access anew. One that is broken leaves everything as it was.
+fn reload(handle: &Handle, config: &Config) {
+    match Access::load(&config.access, &config.auth) {
+        Ok(access) => {
+            handle.set_access(&std::sync::Arc::new(access));
+            info!("read who may come in, and what they may do, anew");
+        }
+        Err(error) => {
+            error!("{error}; what was read before holds");
+        }
+    }
 }
 
 /// The key that an operator changes.
@@ -82,6 +106,7 @@ fn key_of(error: &StartError) -> &'static str {
         StartError::Listen(..) => "listen",
         StartError::Pin { .. } => "pin",
         StartError::OpenFiles { .. } => "max_connections",
+        StartError::Access(..) => "auth",
         StartError::Store(LogsError::Rewrite(..)) | StartError::System(..) => "reactors",
         StartError::Store(..) => "data_dir",
     }
@@ -91,5 +116,6 @@ fn name(signal: Signal) -> &'static str {
     match signal {
         Signal::Terminate => "SIGTERM",
         Signal::Interrupt => "SIGINT",
+        Signal::Reload => "SIGHUP",
     }
 }

@@ -8,12 +8,14 @@ use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::access::{Access, AccessError};
 use crate::config::resolved::{Config, Durability};
 use crate::counters::AllCounters;
 use crate::data_dir::DataDir;
 use crate::ids::ReactorId;
 use crate::limits;
 use crate::logs::{Logs, LogsError};
+use crate::reactor::handover::Letter;
 use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
@@ -43,6 +45,8 @@ pub enum StartError {
         /// What each reactor needs.
         needed: u64,
     },
+    /// A file that says who may come in can't be read.
+    Access(AccessError),
     /// The stored sessions can't be had.
     Store(LogsError),
     /// The system does not give what a reactor is made of: file descriptors, a thread.
@@ -84,6 +88,7 @@ impl fmt::Display for StartError {
                 f,
                 "{limit} open files are too few: each reactor needs {needed}; raise the limit, or run more reactors, or lower max_connections"
             ),
+            Self::Access(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::System(what, error) => write!(
                 f,
@@ -95,14 +100,21 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Begins the drain of a server, from any thread that shares the fd table of the one that started it.
+/// Speaks to a server from any thread that shares the fd table of the one that started it.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<Lines>);
+pub struct Handle(Arc<Lines>);
 
-impl Stopper {
+impl Handle {
     /// As [`Server::shutdown`].
     pub fn shutdown(&self) {
         self.0.give(Order::Drain);
+    }
+
+    /// Other rules hold from now on, for those who are in as well. Returns when every reactor has been told.
+    pub fn set_access(&self, access: &Arc<Access>) {
+        for mailbox in self.0.boxes.iter() {
+            mailbox.post(|| Letter::Access(Arc::clone(access)));
+        }
     }
 }
 
@@ -123,17 +135,23 @@ pub struct Server {
 impl Server {
     /// Bind the addresses and start the reactors; when it returns, all of them accept. Its sessions end with it.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_with(config, None)
+        let access = Access::load(&config.access, &config.auth).map_err(StartError::Access)?;
+        Self::start_with(config, &Arc::new(access), None)
     }
 
     /// The same with the sessions of a data directory, which go on when it ends. Blocks until they are read.
     pub fn open(config: &Config, data: &DataDir) -> Result<Self, StartError> {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
+        let access = Access::load(&config.access, &config.auth).map_err(StartError::Access)?;
         let logs = Logs::open(data, config, reactors).map_err(StartError::Store)?;
-        Self::start_with(config, Some(&logs))
+        Self::start_with(config, &Arc::new(access), Some(&logs))
     }
 
-    fn start_with(config: &Config, logs: Option<&Arc<Logs>>) -> Result<Self, StartError> {
+    fn start_with(
+        config: &Config,
+        access: &Arc<Access>,
+        logs: Option<&Arc<Logs>>,
+    ) -> Result<Self, StartError> {
         let reactors = config.reactors.clamp(1, limits::MAX_REACTORS);
         // Not above what it is a share of, so it fits.
         let each = seats_each(u64::from(config.max_connections), reactors) as u32;
@@ -175,6 +193,7 @@ impl Server {
                 lines: Arc::clone(&server.lines),
                 shared: Arc::clone(&server.shared),
                 seats: Arc::clone(&seats),
+                access: Arc::clone(access),
                 addresses: [server.addresses.clone(), own].concat(),
                 core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
                 seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
@@ -246,9 +265,9 @@ impl Server {
         self.lines.give(Order::Drain);
     }
 
-    /// For another thread to begin the drain while this one waits in [`Server::join`].
-    pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.lines))
+    /// For another thread to speak to the server while this one waits in [`Server::join`].
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.lines))
     }
 
     /// Wait for every reactor to end, which they do after [`Server::shutdown`]. An error: one panicked. (In a release build a panic ends

@@ -34,14 +34,15 @@ use std::path::Path;
 
 use crate::config::resolved::{self, Method};
 use crate::limits;
+pub use crate::topic::scope::is_tenant;
 
-use acl::{Acl, RightsClaim};
+use acl::Acl;
 use jwt::{Bearer, Issuers};
 use passwords::Passwords;
 use pattern::Names;
 use revoked::Revoked;
 
-pub use acl::Rights;
+pub use acl::{Rights, RightsClaim};
 pub use apps::{App, AppLimits, Apps};
 pub use error::AccessError;
 pub use identity::Identity;
@@ -178,6 +179,10 @@ impl Access {
     ///
     /// A credential that a method recognises as its own and finds wrong is refused, whatever other methods there are.
     pub fn authenticate(&self, c: &Credentials<'_>, now: UnixSeconds) -> Decision {
+        if self.methods == [Method::Open] {
+            // Nobody is asked for credentials, so nobody's are wrong.
+            return self.admit_open(c.client_id);
+        }
         if let Some(password) = c.password
             && let Some(verdict) = self.bearer(c.client_id, password, now)
         {
@@ -307,8 +312,7 @@ impl Access {
     /// The last word on somebody whose credentials are good.
     fn admit(&self, client_id: &str, identity: Identity) -> Result<Identity, Denied> {
         let (tenant, token) = (&*identity.tenant, identity.token.as_deref());
-        let is_known = tenant.is_empty() || self.any_tenant || self.apps.get(tenant).is_some();
-        if !is_known || !identity.fits() {
+        if !self.knows_tenant(tenant) || !identity.fits() {
             return Err(Denied::NotAuthorized);
         }
         if self.is_revoked(tenant, client_id, token, identity.issued) {
@@ -319,6 +323,16 @@ impl Access {
 
     fn has(&self, method: Method) -> bool {
         self.methods.contains(&method)
+    }
+
+    /// Whether nobody is asked who they are: whoever comes is let in, as nobody in particular.
+    pub fn is_open(&self) -> bool {
+        self.methods.iter().all(|method| *method == Method::Open) && self.revoked.is_empty()
+    }
+
+    /// Whether a tenant is one of this server's.
+    pub fn knows_tenant(&self, name: &str) -> bool {
+        name.is_empty() || self.any_tenant || self.apps.get(name).is_some()
     }
 
     /// Whether anything is asked of topics at all. False: everything is allowed.
@@ -410,14 +424,6 @@ impl<'a> Who<'a> {
             user: self.user,
         }
     }
-}
-
-/// Whether a tenant can be called so: 1 to 32 letters, digits, dashes and underscores.
-pub fn is_tenant(name: &str) -> bool {
-    (1..=limits::TENANT_NAME_BYTES).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 // No password is printed, whatever asks for it.

@@ -35,6 +35,11 @@ impl Revoked {
         Ok(revoked)
     }
 
+    /// Nobody is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.clients.is_empty() && self.apps.is_empty()
+    }
+
     fn add(&mut self, line: &str) -> Option<()> {
         let words = files::words(line)?;
         let (kind, what, before) = match words.as_slice() {

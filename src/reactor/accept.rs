@@ -3,20 +3,22 @@
 //! With `TCP_DEFER_ACCEPT` the CONNECT is nearly always there at accept. Then a connection whose home is elsewhere costs this reactor an
 //! accept and a read; one that is at home is watched at once. Who sends no CONNECT waits in a slot, with a deadline.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::Reactor;
+use super::admit::{self, As};
 use super::appetite::Appetite;
 use super::handover::{Arrival, Letter};
 use super::slots::Flags;
 use super::token;
+use crate::access::{Identity, Question};
 use crate::ids::{ConnId, ReactorId};
 use crate::limits;
 use crate::routing::greet::refusal;
 use crate::routing::port::CloseCause;
-use crate::routing::{Greeting, greet, home};
+use crate::routing::{Greeting, greet};
 use crate::sys;
 use crate::transport::tcp::{self, Reading};
 use crate::wire::{Connect, ReasonCode, Version};
@@ -44,13 +46,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What becomes of a connection that has just been accepted.
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
-enum Next<'a> {
+pub(super) enum Next<'a> {
     /// It waits for the rest of its CONNECT.
     Wait,
-    /// It is at home here: what it asks for, and the bytes of that.
-    Stay(Connect<'a>, usize),
+    /// It is at home here: what it asks for, the bytes of that, and as whom it comes in.
+    Stay(Connect<'a>, usize, As),
     /// Its home is elsewhere.
-    Go(ReactorId, Version),
+    Go(ReactorId, Version, As),
+    /// The gate is to say whether it may come in.
+    Ask(Question),
     /// It is closed after these words.
     Refuse(Vec<u8>),
 }
@@ -73,7 +77,9 @@ impl Reactor {
             let tries = listener.appetite.whet(self.turns, limits::ACCEPTS_PER_TURN);
             for _ in 0..tries {
                 match self.listeners[index].socket.accept() {
-                    Ok((socket, _)) => self.accepted(TcpStream::from(OwnedFd::from(socket))),
+                    Ok((socket, address)) => {
+                        self.accepted(TcpStream::from(OwnedFd::from(socket)), address.ip());
+                    }
                     Err(error) => {
                         self.not_accepted(index, &error);
                         break;
@@ -125,7 +131,7 @@ impl Reactor {
         }
     }
 
-    fn accepted(&mut self, socket: TcpStream) {
+    fn accepted(&mut self, socket: TcpStream, address: IpAddr) {
         self.io.connections.counters().accepted.add(1);
         let mut buffer = std::mem::take(&mut self.buffer);
         let bytes = match tcp::read(&socket, &mut buffer) {
@@ -143,17 +149,28 @@ impl Reactor {
             .bytes_in
             .add(bytes.len() as u64);
         // Should there be more to read than was read, the poller tells so as soon as it watches the socket.
-        match self.next(bytes) {
+        match self.next(bytes, || Some(address)) {
             Next::Refuse(words) => self.turn_away(&socket, &words),
-            Next::Go(home, _)
-                if self.has_way(home, bytes.len()) && self.seats.enter(home).is_ok() =>
-            {
-                self.depart(home, socket, bytes);
+            Next::Go(home, version, identity) => {
+                let identity = admit::encode(identity.as_deref());
+                let len = identity.len() + bytes.len();
+                if self.has_way(home, len) && self.seats.enter(home).is_ok() {
+                    self.depart(home, socket, &identity, bytes);
+                } else {
+                    self.turn_away(&socket, &refusal(version, ReasonCode::QUOTA_EXCEEDED));
+                }
             }
-            Next::Stay(connect, len) if self.seats.enter(self.me).is_ok() => {
+            Next::Stay(connect, len, identity) if self.seats.enter(self.me).is_ok() => {
                 self.shard.expect_client(connect.client_id);
                 if let Some(conn) = self.io.connections.add(socket) {
-                    self.admit(conn, &connect, &bytes[len..]);
+                    self.admit(conn, &connect, identity.as_deref(), &bytes[len..]);
+                }
+            }
+            Next::Ask(question) if self.seats.enter(self.me).is_ok() => {
+                if let Some(conn) = self.io.connections.add(socket) {
+                    self.io.connections.await_connect(conn);
+                    self.keep_greeting(conn, bytes.to_vec());
+                    self.ask(conn, question);
                 }
             }
             Next::Wait if self.seats.enter(self.me).is_ok() => {
@@ -162,10 +179,10 @@ impl Reactor {
                     self.keep_greeting(conn, bytes.to_vec());
                 }
             }
-            Next::Go(_, version) | Next::Stay(Connect { version, .. }, _) => {
+            Next::Stay(Connect { version, .. }, ..) => {
                 self.turn_away(&socket, &refusal(version, ReasonCode::QUOTA_EXCEEDED));
             }
-            Next::Wait => self.turn_away(&socket, &[]),
+            Next::Wait | Next::Ask(_) => self.turn_away(&socket, &[]),
         }
         self.buffer = buffer;
     }
@@ -198,30 +215,47 @@ impl Reactor {
                 return;
             }
         }
-        match self.next(&kept) {
+        let slot = self.io.connections.slots.get(conn);
+        let address = slot.and_then(|slot| slot.socket.peer_addr().ok());
+        match self.next(&kept, || Some(address?.ip())) {
             Next::Wait if ended => self.io.connections.drop_lost(conn, CloseCause::Refused),
             Next::Wait => self.keep_greeting(conn, kept),
-            Next::Stay(connect, len) => {
+            Next::Ask(question) => {
+                self.keep_greeting(conn, kept);
+                self.ask(conn, question);
+            }
+            next => self.go_on(conn, next, &kept),
+        }
+    }
+
+    /// A connection that had to wait, with what was read from it, goes on.
+    pub(super) fn go_on(&mut self, conn: ConnId, next: Next<'_>, kept: &[u8]) {
+        match next {
+            Next::Wait | Next::Ask(_) => {}
+            Next::Stay(connect, len, identity) => {
                 let more = self
                     .io
                     .connections
                     .slots
                     .get(conn)
                     .is_some_and(|slot| slot.flags.any(Flags::READABLE.and(Flags::ENDED)));
-                self.admit(conn, &connect, &kept[len..]);
+                self.admit(conn, &connect, identity.as_deref(), &kept[len..]);
                 if more {
                     self.io.connections.serve_later(conn);
                 }
             }
             Next::Refuse(words) => self.refuse(conn, &words),
-            Next::Go(home, version) => match self.reserve(home, kept.len()) {
-                Ok(()) => {
-                    if let Some(socket) = self.io.connections.release(conn) {
-                        self.depart(home, socket, &kept);
+            Next::Go(home, version, identity) => {
+                let identity = admit::encode(identity.as_deref());
+                match self.reserve(home, identity.len() + kept.len()) {
+                    Ok(()) => {
+                        if let Some(socket) = self.io.connections.release(conn) {
+                            self.depart(home, socket, &identity, kept);
+                        }
                     }
+                    Err(()) => self.refuse(conn, &refusal(version, ReasonCode::QUOTA_EXCEEDED)),
                 }
-                Err(()) => self.refuse(conn, &refusal(version, ReasonCode::QUOTA_EXCEEDED)),
-            },
+            }
         }
     }
 
@@ -242,20 +276,12 @@ impl Reactor {
         self.io.connections.begin_close(conn, CloseCause::Refused);
     }
 
-    /// What the first bytes ask for.
-    fn next<'a>(&self, bytes: &'a [u8]) -> Next<'a> {
+    /// What the first bytes ask for, and whether they get it.
+    fn next<'a>(&self, bytes: &'a [u8], address: impl FnOnce() -> Option<IpAddr>) -> Next<'a> {
         match greet(bytes, self.largest_connect()) {
             Greeting::Incomplete => Next::Wait,
             Greeting::Refuse(words) => Next::Refuse(words),
-            Greeting::Connect { connect, len } if connect.client_id.is_empty() => {
-                Next::Stay(connect, len)
-            }
-            Greeting::Connect { connect, len } => {
-                match home(&self.shared.hasher, connect.client_id, self.reactors) {
-                    home if home == self.me => Next::Stay(connect, len),
-                    home => Next::Go(home, connect.version),
-                }
-            }
+            Greeting::Connect { connect, len } => self.rule(connect, len, address),
         }
     }
 
@@ -267,14 +293,14 @@ impl Reactor {
         self.seats.change(self.me, home).map_err(|_| ())
     }
 
-    fn depart(&mut self, home: ReactorId, socket: TcpStream, bytes: &[u8]) {
+    fn depart(&mut self, home: ReactorId, socket: TcpStream, identity: &[u8], bytes: &[u8]) {
         self.io.connections.counters().handed_over.add(1);
-        if self.goes_by_mail(bytes.len()) {
-            let bytes = bytes.into();
+        if self.goes_by_mail(identity.len() + bytes.len()) {
+            let bytes = [identity, bytes].concat().into();
             let letter = Letter::Arrival(Arrival { socket, bytes });
             self.io.post.post(home, letter);
         } else {
-            self.departures.add(home, socket, bytes);
+            self.departures.add(home, socket, identity, bytes);
         }
     }
 
@@ -292,8 +318,16 @@ impl Reactor {
         }
     }
 
-    /// A connection that another reactor accepted and whose home is here: a whole CONNECT, and what came with it, stands in `bytes`.
+    /// A connection that another reactor accepted and let in, and whose home is here: as whom, a whole CONNECT, and what came with it, stand in
+    /// `bytes`.
     pub(super) fn arrived(&mut self, socket: TcpStream, bytes: &[u8]) {
+        let (identity, bytes) = match bytes.split_first() {
+            Some((&admit::NOBODY, bytes)) => (None, bytes),
+            _ => match Identity::decode_from(bytes) {
+                Some((identity, bytes)) => (Some(identity), bytes),
+                None => (None, &[][..]),
+            },
+        };
         let Greeting::Connect { connect, len } = greet(bytes, self.largest_connect()) else {
             // It was one where it was accepted; the same bytes are one here.
             debug_assert!(false, "a connection was handed over without its CONNECT");
@@ -302,7 +336,7 @@ impl Reactor {
         };
         self.shard.expect_client(connect.client_id);
         if let Some(conn) = self.io.connections.add(socket) {
-            self.admit(conn, &connect, &bytes[len..]);
+            self.admit(conn, &connect, identity.as_ref(), &bytes[len..]);
         }
     }
 

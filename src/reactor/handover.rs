@@ -9,7 +9,8 @@ use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use crate::ids::ReactorId;
+use crate::access::{Access, Denied, Identity};
+use crate::ids::{ConnId, ReactorId};
 use crate::limits;
 use crate::routing::mail::Mail;
 use crate::sys::pass::{self, Receiver, Sender};
@@ -48,6 +49,10 @@ pub enum Letter {
     Mail(Mail),
     /// A connection goes home.
     Arrival(Arrival),
+    /// The gate has found out about a connection that waits here.
+    Answer(ConnId, Result<Identity, Denied>),
+    /// Other rules hold from now on.
+    Access(Arc<Access>),
 }
 
 /// A connection that has gone home by mail, whose seat there is taken.
@@ -55,7 +60,7 @@ pub enum Letter {
 pub struct Arrival {
     /// Its socket, of the fd table that both reactors use.
     pub socket: TcpStream,
-    /// All that was read from it.
+    /// As whom it was admitted, encoded, and all that was read from it.
     pub bytes: Box<[u8]>,
 }
 
@@ -93,25 +98,24 @@ impl Departures {
         self.waiting[home.index()].len() < limits::HANDOVER_BACKLOG
     }
 
-    /// Send a connection home, with this turn's batch. `bytes`: all that was read from it.
-    pub fn add(&mut self, home: ReactorId, socket: TcpStream, bytes: &[u8]) {
+    /// Send a connection home, with this turn's batch. `identity`: as whom it was admitted, encoded; `bytes`: all that was read from it.
+    pub fn add(&mut self, home: ReactorId, socket: TcpStream, identity: &[u8], bytes: &[u8]) {
+        let len = identity.len() + bytes.len();
         debug_assert!(
-            bytes.len() <= limits::HANDOVER_BYTES,
+            len <= limits::HANDOVER_BYTES,
             "a connection's bytes are bounded before it is handed over"
         );
         let batches = &mut self.waiting[home.index()];
         if batches.is_empty() {
             self.touched.push(home);
         }
-        if !batches
-            .back()
-            .is_some_and(|batch| batch.has_room_for(bytes.len()))
-        {
+        if !batches.back().is_some_and(|batch| batch.has_room_for(len)) {
             batches.push_back(Batch::default());
         }
         let batch = batches.back_mut().expect("one was just added");
         batch.sockets.push(socket);
-        batch.lengths.push(bytes.len() as u32);
+        batch.lengths.push(len as u32);
+        batch.bytes.extend_from_slice(identity);
         batch.bytes.extend_from_slice(bytes);
     }
 
@@ -226,7 +230,9 @@ mod tests {
         for (i, size) in sizes.enumerate() {
             let socket = socket(&listener);
             sent.push((socket.local_addr().unwrap(), vec![i as u8; size]));
-            departures.add(home, socket, &sent[i].1);
+            // Where the identity ends is the reader's business.
+            let (identity, bytes) = sent[i].1.split_at(sent[i].1.len() / 3);
+            departures.add(home, socket, identity, bytes);
         }
         let mut buffer = ArrivalBuffer::new();
         let mut got = Vec::new();
@@ -251,7 +257,7 @@ mod tests {
         let mut departures = Departures::new([sender].into_iter().collect());
         let mut count = 0;
         while departures.has_room(home) {
-            departures.add(home, socket(&listener), &vec![1; 60_000]);
+            departures.add(home, socket(&listener), &[0], &vec![1; 60_000]);
             departures.flush(|lost, error| panic!("{lost:?} {error}"));
             count += 1;
             assert!(count < 1000, "the pair never filled up");

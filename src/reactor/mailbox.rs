@@ -81,6 +81,17 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// One letter from somebody who is no reactor. Waits while the mailbox is full, for seconds at most: whoever doesn't empty it has ended.
+    pub fn post(&self, letter: impl Fn() -> T) -> bool {
+        for _ in 0..limits::OUTSIDE_TRIES {
+            if self.push(Batch::One(letter())).is_ok() {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        false
+    }
+
     fn push(&self, batch: Batch<T>) -> Result<(), Batch<T>> {
         // Counted before it is there, so that the receiver never takes out more than was counted.
         let letters = batch.counted();

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
 //! | `accept`, `appetite`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
+//! | `admit` | as whom it comes in |
 //! | `serve`, `hear` | from a socket to the shard; from several in a row |
 //! | `connections` | what a shard may do with them; closing; deadlines |
 //! | `outbox`, `output` | from the shard to the sockets |
@@ -14,6 +15,7 @@
 //! | `mailbox` | mail between shards |
 
 pub mod accept;
+mod admit;
 pub mod appetite;
 pub mod connections;
 pub mod handover;
@@ -39,6 +41,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
+use crate::access::{Access, Identity};
 use crate::clock::{Millis, Tick};
 use crate::ids::ReactorId;
 use crate::limits;
@@ -154,6 +157,8 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     /// How many connections there may be.
     pub seats: Arc<Seats>,
+    /// Who may come in, and what they may do.
+    pub access: Arc<Access>,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
     /// The core it runs on.
@@ -193,6 +198,9 @@ pub struct Reactor {
     lines: Arc<Lines>,
     shared: Arc<Shared>,
     seats: Arc<Seats>,
+    access: Arc<Access>,
+    /// As whom everybody comes to an open server; made once.
+    nobody: Identity,
     poll: Poll,
     listeners: Vec<Listener>,
     pause: Pause,
@@ -277,7 +285,7 @@ impl Reactor {
             });
         }
         let capacity = seats.each() as usize;
-        let shard = match &setup.logs {
+        let mut shard = match &setup.logs {
             None => {
                 let now = lines.moment(sys::clock::nanos());
                 Shard::new(me, Arc::clone(&shared), capacity, setup.seed, now)
@@ -292,6 +300,7 @@ impl Reactor {
                 Shard::restore(me, Arc::clone(&shared), capacity, setup.seed, now, kept)
             }
         };
+        shard.set_access(Arc::clone(&setup.access));
         let now = lines.moment(sys::clock::nanos());
         let registry = registry.try_clone().map_err(SetupError::Poll)?;
         Ok(Self {
@@ -331,6 +340,8 @@ impl Reactor {
             lines,
             shared,
             seats,
+            access: setup.access,
+            nobody: Identity::default(),
             poll,
             listeners,
         })

@@ -5,11 +5,11 @@
 
 use super::Reactor;
 use super::slots::{Flags, State};
+use crate::access::Identity;
 use crate::ids::{ConnId, SessionIdx};
 use crate::limits;
 use crate::routing::Verdict;
 use crate::routing::port::CloseCause;
-use crate::topic::Scope;
 use crate::transport::tcp::{self, Reading};
 use crate::wire::{Connect, frame};
 
@@ -60,8 +60,9 @@ impl Reactor {
             return;
         }
         match slot.state {
+            // Its shard wants nothing from it, or the gate is asked about it.
+            State::Greeting | State::Attached if slot.flags.has(Flags::PAUSED) => {}
             State::Greeting => self.serve_greeting(conn),
-            State::Attached if slot.flags.has(Flags::PAUSED) => {}
             State::Attached if self.is_spent() => self.io.connections.serve_later(conn),
             State::Attached => self.serve_attached(conn, slot.session),
             State::Closing if slot.flags.has(Flags::ENDED) => self.io.connections.free(conn),
@@ -187,11 +188,18 @@ impl Reactor {
         }
     }
 
-    /// The shard takes a client in, or not. `rest` came behind its CONNECT.
-    pub(super) fn admit(&mut self, conn: ConnId, connect: &Connect<'_>, rest: &[u8]) {
-        let Some(attached) =
-            self.shard
-                .connect(conn, connect, Scope::DEFAULT, self.now, &mut self.io)
+    /// The shard takes a client in, or not. `identity`: as whom, if it is somebody. `rest` came behind its CONNECT.
+    pub(super) fn admit(
+        &mut self,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        identity: Option<&Identity>,
+        rest: &[u8],
+    ) {
+        let identity = identity.unwrap_or(&self.nobody);
+        let Some(attached) = self
+            .shard
+            .connect(conn, connect, identity, self.now, &mut self.io)
         else {
             return;
         };

@@ -75,7 +75,7 @@ impl Flags {
     pub const ENDED: Self = Self(2);
     /// Bytes that were read may hold a whole packet.
     pub const UNHANDLED: Self = Self(4);
-    /// The shard wants nothing from it for now.
+    /// The shard wants nothing from it for now, or the gate is asked whether it may come in.
     pub const PAUSED: Self = Self(8);
     /// It stands in the list of those to be served without an event.
     pub const QUEUED: Self = Self(16);

@@ -14,6 +14,7 @@
 //! So what arrives is answered in the turn that reads it, with one system call, and nobody waits for more than a turn's bounds.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::handover::{Arrival, Letter};
 use super::mailbox::Batch;
@@ -186,6 +187,11 @@ impl Reactor {
                     self.arrived(socket, &bytes);
                     arrived += 1;
                 }
+                Letter::Answer(conn, answer) => self.answered(conn, answer),
+                Letter::Access(access) => {
+                    self.access = Arc::clone(&access);
+                    self.shard.set_access(access);
+                }
             }
             if self.shard.is_spent() || arrived >= limits::ARRIVALS_PER_TURN {
                 break;
@@ -199,7 +205,7 @@ impl Reactor {
         if self.inbox.len() > 1 {
             let mail = self.inbox.iter().filter_map(|letter| match letter {
                 Letter::Mail(mail) => Some(mail),
-                Letter::Arrival(_) => None,
+                Letter::Arrival(_) | Letter::Answer(..) | Letter::Access(_) => None,
             });
             self.shard.expect_mail(mail, &self.io);
         }

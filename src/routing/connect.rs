@@ -7,12 +7,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::port::{CloseCause, Port};
 use super::waits::Wait;
 use super::{Attached, Shard, greet};
+use crate::access::Identity;
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionIdx};
 use crate::session::alias::Outbound;
 use crate::session::message::Message;
 use crate::session::{Flags, Session, Will};
-use crate::topic::{Scope, validate_name};
+use crate::topic::scope::{self, Scope};
+use crate::topic::validate_name;
 use crate::wire::{Connack, Connect, ReasonCode, Version};
 
 impl Shard {
@@ -21,11 +23,13 @@ impl Shard {
         &mut self,
         conn: ConnId,
         connect: &Connect<'_>,
-        scope: Scope<'_>,
+        identity: &Identity,
         now: Millis,
         port: &mut impl Port,
     ) -> Option<Attached> {
         self.counters().packets_in.add(1);
+        let prefix = scope::prefix(&identity.tenant);
+        let scope = Scope::of(&prefix);
         if !scope.is_default() {
             self.shared.tenants.store(true, Relaxed);
         }
@@ -34,7 +38,7 @@ impl Shard {
             .is_empty()
             .then(|| self.assign_client_id(scope));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        let acceptable = self.acceptable(connect, scope);
+        let acceptable = self.acceptable(connect, client_id, identity, scope);
         let named = scope
             .name(client_id)
             .ok_or(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
@@ -44,11 +48,20 @@ impl Shard {
                 return self.refuse(conn, connect.version, reason, port);
             }
         };
+        let replaces = !scope.is_default() && self.is_online(&client_id);
+        if let Err(reason) = self.tenant_enters(scope, replaces, now) {
+            return self.refuse(conn, connect.version, reason, port);
+        }
         self.keep.changed = false;
         let Some((idx, present)) = self.open(&client_id, connect.clean_start, now, port) else {
+            self.tenant_left(scope);
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         };
+        self.passes.put(idx, identity);
         self.bind(idx, conn, connect, &will_topic);
+        if present {
+            self.end_forbidden(idx, port);
+        }
         if self.sessions[idx].is_durable() {
             self.record_online(idx);
         } else if self.sessions[idx].expiry() != Some(0) && self.record_new(idx).is_err() {
@@ -93,6 +106,8 @@ impl Shard {
     fn acceptable<'a>(
         &self,
         connect: &Connect<'a>,
+        client_id: &str,
+        identity: &Identity,
         scope: Scope<'_>,
     ) -> Result<Cow<'a, str>, ReasonCode> {
         if connect.authentication_method.is_some() {
@@ -114,7 +129,9 @@ impl Shard {
         };
         validate_name(will.topic, self.mqtt().max_topic_levels)
             .map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
-        if super::publish::is_reserved(will.topic) {
+        if super::publish::is_reserved(will.topic)
+            || !self.may_will(client_id, identity, will.topic)
+        {
             return Err(ReasonCode::NOT_AUTHORIZED);
         }
         scope.name(will.topic).ok_or(ReasonCode::TOPIC_NAME_INVALID)
@@ -174,6 +191,11 @@ impl Shard {
         Some((SessionIdx(at as u32), false))
     }
 
+    fn is_online(&self, client_id: &str) -> bool {
+        self.find(client_id)
+            .is_some_and(|idx| self.sessions[idx].conn().is_some())
+    }
+
     /// They count up; 0 is left out.
     fn next_serial(&mut self) -> NonZeroU32 {
         self.serial = self.serial.wrapping_add(1).max(1);
@@ -219,6 +241,7 @@ impl Shard {
     /// The store has no room for a new session: there is none.
     fn unbind(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         self.counters().sessions_online.sub(1);
+        self.tenant_detached(idx);
         let session = &mut self.sessions[idx];
         session.go_offline(now.tick());
         if let Some(extras) = session.some_extras_mut() {

@@ -354,9 +354,13 @@ impl Shard {
                 break;
             };
             let message = Arc::clone(&delivery.message);
-            let expired = message.is_expired(now);
-            let id = (!expired).then(|| flow.launch(delivery.clone(), &mut last_id));
+            let is_expired = message.is_expired(now);
+            let is_due = !is_expired && self.may_receive(idx, message.topic());
+            let session = &mut self.sessions[idx];
+            let flow = session.flow_mut();
+            let id = is_due.then(|| flow.launch(delivery.clone(), &mut last_id));
             session.last_id = last_id;
+            let flow = session.flow_mut();
             let mut taken = if was_held { vec![message] } else { Vec::new() };
             while let Some(message) = flow.admit(limits) {
                 taken.push(message);
@@ -367,7 +371,8 @@ impl Shard {
                     let grant = Grant::of(&delivery);
                     self.fly(idx, &delivery.message, grant, id, false, now, port);
                 }
-                None => self.counters().dropped_expired.add(1),
+                None if is_expired => self.counters().dropped_expired.add(1),
+                None => {}
             }
             for message in taken {
                 self.settle(&message, port);

@@ -103,6 +103,7 @@ impl Shard {
         port: &mut impl Port,
     ) {
         self.counters().sessions_online.sub(1);
+        self.tenant_detached(idx);
         self.cancel_queries(idx);
         let session = &mut self.sessions[idx];
         let expiry = session.expiry().unwrap_or(0);
@@ -120,14 +121,13 @@ impl Shard {
             self.end(idx, now, port);
             return;
         }
-        let extras = session.some_extras_mut();
-        let delay = extras
-            .as_ref()
+        let delay = session
+            .extras()
             .and_then(|extras| extras.will.as_ref())
             .map(|will| will.delay);
         match delay {
             Some(0) if last == LastWill::Due => {
-                let will = extras.and_then(|extras| extras.will.take());
+                let will = self.take_will(idx);
                 self.publish_will(will, now, port);
             }
             Some(delay) => {
@@ -213,8 +213,8 @@ impl Shard {
             && extras.will_due.is_some_and(|due| due <= now.tick())
         {
             extras.will_due = None;
-            let will = extras.will.take();
-            session.tidy();
+            let will = self.take_will(idx);
+            self.sessions[idx].tidy();
             self.publish_will(will, now, port);
             self.record_will_published(idx);
         }
@@ -245,11 +245,10 @@ impl Shard {
         self.by_id.remove(hash, idx.0, |at| {
             hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
         });
-        let mut session = self.sessions.0.remove(idx.index());
+        let will = self.take_will(idx);
+        self.passes.remove(idx);
+        let session = self.sessions.0.remove(idx.index());
         self.ids.remove(session.client_id);
-        let will = session
-            .some_extras_mut()
-            .and_then(|extras| extras.will.take());
         self.give_session_place();
         self.counters().sessions.sub(1);
         for (message, key) in for_groups {

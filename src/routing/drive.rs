@@ -286,12 +286,13 @@ impl Shard {
         let synced = self.go_on_synced(now, port);
         let restoring = self.has_restoring() && self.restore_slice(now, port);
         let cleaning = self.clean_store();
+        let rechecking = self.recheck(now, port);
         if self.more_due {
             self.end_due(now, port);
         }
         // What waited for the sessions to be loaded may be for many, and has only begun.
         let begun = !self.fanouts.is_empty();
-        let more = fanning_out || begun || asking || synced || restoring || cleaning;
+        let more = fanning_out || begun || asking || synced || restoring || cleaning || rechecking;
         more || self.more_due || !self.doomed.is_empty()
     }
 
@@ -312,6 +313,7 @@ impl Shard {
             || !self.doomed.is_empty()
             || self.keep.cleaning
             || self.more_due
+            || self.has_recheck()
             || self.has_synced()
             || self.has_restoring()
     }

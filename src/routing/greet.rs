@@ -55,6 +55,17 @@ pub fn refusal(version: Version, reason: ReasonCode) -> Vec<u8> {
     out
 }
 
+/// The same with words for whoever looks for the reason; MQTT 3 has no place for them.
+pub fn refusal_because(version: Version, reason: ReasonCode, words: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let connack = Connack {
+        reason_string: Some(words),
+        ..Connack::refuse(reason)
+    };
+    connack.encode(version, &mut out);
+    out
+}
+
 /// The answer to bytes that are no CONNECT, in the language of their protocol level; none where the standard wants a close.
 fn answer(bytes: &[u8], error: &WireError) -> Vec<u8> {
     let mut out = Vec::new();

@@ -206,7 +206,7 @@ impl Shard {
             .collect();
         for key in keys {
             self.leave_group(idx, &key, port);
-            self.counters().subscriptions.sub(1);
+            self.unsubscribed(idx, 1);
         }
     }
 

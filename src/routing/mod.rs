@@ -18,6 +18,7 @@
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
 //! | `keep`, `stored`, `sending`, `waits`, `restore` | durable sessions: their records; what goes into their queues, and out; what waits for the disk; after a restart |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
+//! | `passes`, `tenants` | as whom a session is and what it may do; what its tenant may have |
 //! | `system`, `census` | `$SYS`; what a shard holds |
 
 mod acks;
@@ -33,6 +34,7 @@ pub mod greet;
 mod groups;
 mod keep;
 pub mod mail;
+mod passes;
 pub mod port;
 mod publish;
 mod restore;
@@ -41,6 +43,7 @@ mod sending;
 mod stored;
 mod subscribe;
 mod system;
+mod tenants;
 mod waits;
 
 use std::borrow::Cow;
@@ -85,6 +88,7 @@ pub struct Shared {
     pub counters: AllCounters,
     /// Some client is not the default tenant's: whose a session is has to be looked at.
     tenants: AtomicBool,
+    all_tenants: tenants::Tenants,
     /// Sessions over all shards, against [`Mqtt::max_sessions`].
     sessions: AtomicU64,
     /// Topics on which something was retained.
@@ -111,6 +115,7 @@ impl Shared {
             mqtt,
             counters: AllCounters::new(reactors),
             tenants: AtomicBool::new(false),
+            all_tenants: tenants::Tenants::default(),
             sessions: AtomicU64::new(0),
             retained_marks: Marks::new(topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_BYTES)),
             retained: AtomicU64::new(0),
@@ -122,6 +127,13 @@ impl Shared {
             doubtful_groups: Mutex::default(),
             reactors,
         }
+    }
+}
+
+impl Shared {
+    /// What all tenants but the default one have together: connections, subscriptions, bytes in queues.
+    pub fn tenants_have(&self) -> (u64, u64, u64) {
+        self.all_tenants.sums()
     }
 }
 
@@ -266,6 +278,8 @@ pub struct Shard {
     frames: frames::Frames,
     sys: system::System,
     keep: keep::Keep,
+    passes: passes::Passes,
+    tenants: tenants::Locals,
     random: u64,
     slices: Slices,
     /// Deliveries since [`Shard::begin`], and filters and groups found for them.
@@ -343,6 +357,8 @@ impl Shard {
             frames: frames::Frames::default(),
             sys: system::System::new(now),
             keep: keep::Keep::new(Store::in_memory(limits::HEAP_STORE_BYTES, seed), false, 0),
+            passes: passes::Passes::new(Arc::default()),
+            tenants: tenants::Locals::default(),
             random: seed,
             slices: Slices::default(),
             delivered: 0,
@@ -512,6 +528,7 @@ impl Shard {
             self.subacks.shrink_to_fit();
             self.ids = Arena::default();
             self.index.give_back();
+            self.passes.give_back();
         }
     }
 

@@ -27,6 +27,8 @@ pub enum CloseCause {
     SlowReader,
     /// A limit of the server was reached (quota, packet rate).
     Quota,
+    /// The operator has revoked its token, client identifier or tenant.
+    Revoked,
     /// The server drains.
     ServerShutdown,
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::mail::Mail;
 use super::port::Port;
+use super::tenants::Over;
 use super::waits::Wait;
 use super::{Fault, Shard, greet};
 use crate::clock::Millis;
@@ -20,7 +21,7 @@ use crate::topic::{ReactorSet, Scope, TopicHash, validate_name};
 use crate::wire::{Forward, PacketId, Publish, Qos, ReasonCode};
 
 /// `$inbox/{client id}/{rest}` reaches that client, whatever it subscribes to.
-const INBOX: &str = "$inbox/";
+pub(super) const INBOX: &str = "$inbox/";
 
 /// The client identifier that an inbox topic names, as the server has it.
 pub(super) fn inbox_of(topic: &str) -> Option<Cow<'_, str>> {
@@ -103,8 +104,9 @@ impl Shard {
         validate_name(&name, self.mqtt().max_topic_levels)
             .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
         let likely = is_ours.then(|| self.index.expect_likely(hash)).flatten();
+        let verdict = self.rule_on(idx, &name, publish.payload.len(), now)?;
         let Some(id) = publish.packet_id else {
-            if !is_reserved(&name) {
+            if verdict.is_none() {
                 let message = self.message(idx, publish, &topic, hash, None, now);
                 self.expect_subscriber(likely);
                 self.route(&message, now, port);
@@ -120,10 +122,10 @@ impl Shard {
             return self.release_acks(idx, port);
         }
         self.check_receive_maximum(idx)?;
-        if is_reserved(&name) {
+        if let Some(outcome) = verdict {
             let receipt = self.receipt();
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
-            receipts.refuse(id, publish.qos, receipt, Outcome::Forbidden);
+            receipts.refuse(id, publish.qos, receipt, outcome);
             self.release_acks(idx, port)?;
             // An older message may be unsettled, and this refusal behind it.
             self.pause_if_owed(idx, now, port);
@@ -145,6 +147,33 @@ impl Shard {
         self.take(idx, id, receipt, &message, now, port)?;
         self.retire(message);
         Ok(())
+    }
+
+    /// What is said to a message before anybody gets it: nothing, if it may go on.
+    fn rule_on(
+        &mut self,
+        idx: SessionIdx,
+        name: &str,
+        payload: usize,
+        now: Millis,
+    ) -> Result<Option<Outcome>, Fault> {
+        if is_reserved(name) {
+            return Ok(Some(Outcome::Forbidden));
+        }
+        if !self.may_publish(idx, name) {
+            self.counters().dropped_forbidden.add(1);
+            return Ok(Some(Outcome::Forbidden));
+        }
+        match self.tenant_publishes(idx, payload, now) {
+            Ok(()) => Ok(None),
+            Err(over) => {
+                self.counters().dropped_quota.add(1);
+                match over {
+                    Over::Rate => Ok(Some(Outcome::Refused)),
+                    Over::Payload => Err(Fault::new(ReasonCode::PACKET_TOO_LARGE)),
+                }
+            }
+        }
     }
 
     /// Records that a QoS 2 message of a durable session was taken, before anybody gets it. If the server dies before it has said that it has the

@@ -301,8 +301,10 @@ impl Shard {
             self.keep.restoring.take_pending(other);
             self.counters().sessions.sub(1);
             self.give_session_place();
+            self.tenant_lost(other);
             self.drop_restored(other);
         }
+        self.tenant_found(idx);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.insert(hash, idx.0, |at| {
             hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
@@ -460,7 +462,7 @@ impl Shard {
             count += u64::from(self.join_group(idx, &key, options, id, false));
             self.announce_members(&key, None, port);
         }
-        self.counters().subscriptions.add(count);
+        self.subscribed(idx, count);
         if was_online {
             self.record_offline(idx);
         }

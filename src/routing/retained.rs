@@ -479,6 +479,9 @@ impl Shard {
             watch.queries.pop_front();
         }
         for message in fresh {
+            if !self.may_receive(idx, message.topic()) {
+                continue;
+            }
             let grant = Grant {
                 qos: Self::lower(message.qos, options.qos),
                 retain: true,

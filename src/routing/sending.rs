@@ -2,8 +2,6 @@
 //!
 //! What the queue takes and what it drops, `stored` decides.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::Shard;
 use super::deliver::{Grant, Out};
 use super::port::Port;
@@ -139,6 +137,10 @@ impl Shard {
         };
         if !dup && self.is_past(&body, now) {
             self.counters().dropped_expired.add(1);
+            self.finish(idx, seq);
+            return;
+        }
+        if !self.may_receive(idx, body.topic) {
             self.finish(idx, seq);
             return;
         }
@@ -307,7 +309,7 @@ impl Shard {
         let before = self.stored_bytes(idx);
         let recorded = self.keep.store.received(session, seq);
         let freed = before.saturating_sub(self.stored_bytes(idx));
-        self.shared.queued_bytes.fetch_sub(freed, Relaxed);
+        self.queue_shrank(idx, freed);
         if recorded.is_ok() {
             self.release_stored(idx, packet_id(seq), port);
         } else {

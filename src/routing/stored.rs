@@ -91,10 +91,9 @@ impl Shard {
             self.pump_stored(idx, now, port);
         }
         let waits = holds(self);
-        let session = &self.sessions[idx];
-        let conn = session.conn();
+        let conn = self.sessions[idx].conn();
         if waits || !self.has_stored_room(idx, message.stored_weight()) {
-            if conn.is_some() && !session.flags.has(Flags::PAUSED) {
+            if conn.is_some() && !self.sessions[idx].flags.has(Flags::PAUSED) {
                 self.counters().queued.add(1);
                 let delivery = grant.delivery(message);
                 self.sessions[idx].flow_mut().hold(delivery);
@@ -171,7 +170,7 @@ impl Shard {
                 self.counters().queued.add(1);
                 self.shared.queued.fetch_add(1, Relaxed);
                 let bytes = self.stored_bytes(idx).saturating_sub(before);
-                self.shared.queued_bytes.fetch_add(bytes, Relaxed);
+                self.queue_grew(idx, bytes);
                 Some(seq)
             }
             Err(Refused::Full | Refused::Failed) => {
@@ -258,7 +257,12 @@ impl Shard {
     }
 
     /// Whether a message is within the limits of the queue, and of all queues together.
-    pub(super) fn has_stored_room(&self, idx: SessionIdx, weight: usize) -> bool {
+    pub(super) fn has_stored_room(&mut self, idx: SessionIdx, weight: usize) -> bool {
+        let waits = self.stored_waiting(idx) > 0 || self.sessions[idx].conn().is_none();
+        // A tenant whose queues are full may still give to who is there and takes it.
+        if waits && !self.tenant_has_room(idx, weight as u64) {
+            return false;
+        }
         let mqtt = self.mqtt();
         let total = self.shared.queued.load(Relaxed) < mqtt.max_queued
             && self.shared.queued_bytes.load(Relaxed) + weight as u64 <= mqtt.max_queued_bytes;
@@ -363,7 +367,7 @@ impl Shard {
         let freed = before.saturating_sub(self.stored_bytes(idx));
         self.counters().queued.sub(1);
         self.shared.queued.fetch_sub(1, Relaxed);
-        self.shared.queued_bytes.fetch_sub(freed, Relaxed);
+        self.queue_shrank(idx, freed);
     }
 
     /// A durable session ends: its queue is forgotten with it.
@@ -372,7 +376,7 @@ impl Shard {
             let (len, bytes) = (queue.len() as u64, queue.bytes());
             self.counters().queued.sub(len);
             self.shared.queued.fetch_sub(len, Relaxed);
-            self.shared.queued_bytes.fetch_sub(bytes, Relaxed);
+            self.queue_shrank(id.idx, bytes);
         }
         self.keep.store.remove(id);
         self.keep.changed = true;

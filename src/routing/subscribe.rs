@@ -106,8 +106,14 @@ impl Shard {
         for (text, options) in request.packet.filters.iter() {
             let code = match self.subscribe_to(&mut request, text, options, port) {
                 Ok(qos) => qos as u8,
-                Err(reason) if request.v5 => reason.0,
-                Err(_) => ReasonCode::UNSPECIFIED_ERROR.0,
+                Err(reason) => {
+                    self.tenant_refused(idx);
+                    if request.v5 {
+                        reason.0
+                    } else {
+                        ReasonCode::UNSPECIFIED_ERROR.0
+                    }
+                }
             };
             codes.push(code);
         }
@@ -188,6 +194,9 @@ impl Shard {
             // An inbox reaches its client without a subscription, and nobody else.
             return Err(ReasonCode::NOT_AUTHORIZED);
         }
+        if !self.may_subscribe(idx, filter.path) {
+            return Err(ReasonCode::NOT_AUTHORIZED);
+        }
         let path = self.scoped_path(idx, &filter)?;
         let filter = Filter {
             path: &path,
@@ -206,13 +215,11 @@ impl Shard {
             if self.routes.groups() >= MAX_GROUPS && !self.routes.has_group(&key) {
                 return Err(ReasonCode::QUOTA_EXCEEDED);
             }
-            if !self.is_member(idx, &key)
-                && self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
-            {
+            if !self.is_member(idx, &key) && !self.may_have_another(idx) {
                 return Err(ReasonCode::QUOTA_EXCEEDED);
             }
             if self.join_group(idx, &key, granted, request.id, true) {
-                self.counters().subscriptions.add(1);
+                self.subscribed(idx, 1);
             }
             if !request.groups.contains(&key) {
                 let known = self.known(request);
@@ -222,14 +229,12 @@ impl Shard {
             self.note_granted(request, &filter, granted);
             return Ok(options.qos);
         }
-        if self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
-            && !self.index.has(idx, filter.path)
-        {
+        if !self.may_have_another(idx) && !self.index.has(idx, filter.path) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let done = self.index.subscribe(idx, filter.path, granted, request.id);
         if done.is_new {
-            self.counters().subscriptions.add(1);
+            self.subscribed(idx, 1);
         }
         if filter.wildcard {
             self.spread(request, filter.path, done.first_on_filter, port);
@@ -433,7 +438,7 @@ impl Shard {
         Ok(true)
     }
 
-    fn unsubscribe_from(
+    pub(super) fn unsubscribe_from(
         &mut self,
         idx: SessionIdx,
         filter: &Filter<'_>,
@@ -445,13 +450,15 @@ impl Shard {
                 path: filter.path.into(),
             };
             let left = self.leave_group(idx, &key, port);
-            self.counters().subscriptions.sub(u64::from(left));
+            if left {
+                self.unsubscribed(idx, 1);
+            }
             return left;
         }
         let Some(done) = self.index.unsubscribe(idx, filter.path) else {
             return false;
         };
-        self.counters().subscriptions.sub(1);
+        self.unsubscribed(idx, 1);
         if done.last_on_filter {
             if filter.wildcard {
                 self.forget_interest(filter.path, port);
@@ -480,10 +487,16 @@ impl Shard {
                 (false, _) => {}
             }
         });
-        self.counters().subscriptions.sub(count);
+        self.unsubscribed(idx, count);
         for path in wildcards {
             self.forget_interest(&path, port);
         }
+    }
+
+    /// Whether the client may have another subscription, and its tenant.
+    fn may_have_another(&mut self, idx: SessionIdx) -> bool {
+        self.subscriptions_of(idx) < self.mqtt().max_subscriptions as usize
+            && self.tenant_subscribes(idx)
     }
 
     fn subscriptions_of(&self, idx: SessionIdx) -> usize {

@@ -1,13 +1,17 @@
 //! `$SYS`: the figures of the broker, under the names that mosquitto made usual. Published by the first shard, retained.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
 use super::port::Port;
+use super::tenants::Tenant;
 use crate::clock::Millis;
 use crate::counters::Totals;
 use crate::ids::ReactorId;
+use crate::limits;
 use crate::session::message::Message;
+use crate::topic::scope;
 use crate::wire::Forward;
 
 /// When the figures were published, and what they were.
@@ -15,6 +19,8 @@ use crate::wire::Forward;
 pub(super) struct System {
     started: Millis,
     next: Millis,
+    /// Tenants that are yet to be told of themselves in this round.
+    tenants: Vec<(Box<str>, Arc<Tenant>)>,
 }
 
 impl System {
@@ -22,6 +28,7 @@ impl System {
         Self {
             started: now,
             next: now,
+            tenants: Vec::new(),
         }
     }
 }
@@ -39,6 +46,8 @@ const FIGURES: &[(&str, Figure)] = &[
     ("connections/count", |t| t.connections),
     ("connections/accepted", |t| t.accepted),
     ("connections/refused", |t| t.refused + t.connects_refused),
+    ("connections/denied", |t| t.connects_denied),
+    ("connections/throttled", |t| t.connects_throttled),
     ("messages/received", |t| t.packets_in),
     ("messages/sent", |t| t.packets_out),
     ("publish/messages/received", |t| t.publishes_in),
@@ -52,6 +61,8 @@ const FIGURES: &[(&str, Figure)] = &[
             + t.dropped_too_large
             + t.dropped_fanout
             + t.dropped_retained
+            + t.dropped_forbidden
+            + t.dropped_quota
     }),
     ("bytes/received", |t| t.bytes_in),
     ("bytes/sent", |t| t.bytes_out),
@@ -71,16 +82,24 @@ const FIGURES: &[(&str, Figure)] = &[
     ("dropped/expired", |t| t.dropped_expired),
     ("dropped/too large", |t| t.dropped_too_large),
     ("dropped/retained", |t| t.dropped_retained),
+    ("dropped/forbidden", |t| t.dropped_forbidden),
+    ("dropped/quota", |t| t.dropped_quota),
+    ("clients/revoked", |t| t.revoked),
 ];
 
 impl Shard {
     /// Once an interval, on the first shard.
     pub(super) fn publish_sys(&mut self, now: Millis, port: &mut impl Port) {
         let interval = u64::from(self.mqtt().sys_interval) * 1000;
-        if self.me != ReactorId(0) || interval == 0 || now < self.sys.next {
+        if self.me != ReactorId(0) || interval == 0 {
+            return;
+        }
+        self.tell_tenants(now, port);
+        if now < self.sys.next {
             return;
         }
         self.sys.next = Millis(now.0 + interval);
+        self.sys.tenants = self.shared.all_tenants.all();
         let totals = self.shared.counters.totals();
         let uptime = now.since(self.sys.started) / 1000;
         self.publish_figure(
@@ -95,11 +114,32 @@ impl Shard {
         }
     }
 
+    /// Some tenants are told what they have: each of itself alone.
+    fn tell_tenants(&mut self, now: Millis, port: &mut impl Port) {
+        let left = self.sys.tenants.len().saturating_sub(limits::TENANTS_TOLD);
+        for (name, tenant) in self.sys.tenants.split_off(left) {
+            let prefix = scope::prefix(&name);
+            for (figure, count) in [
+                ("clients/connected", &tenant.connections),
+                ("subscriptions/count", &tenant.subscriptions),
+                ("publish/messages/received", &tenant.publishes_in),
+                ("store/bytes/queued", &tenant.queued_bytes),
+                ("refused", &tenant.refused),
+            ] {
+                let value = count.load(Relaxed).to_string();
+                self.publish_own(&format!("{prefix}$SYS/broker/{figure}"), &value, now, port);
+            }
+        }
+    }
+
     fn publish_figure(&mut self, name: &str, value: &str, now: Millis, port: &mut impl Port) {
-        let topic = format!("$SYS/broker/{name}");
+        self.publish_own(&format!("$SYS/broker/{name}"), value, now, port);
+    }
+
+    fn publish_own(&mut self, topic: &str, value: &str, now: Millis, port: &mut impl Port) {
         let mut message = Message::new(
-            &topic,
-            self.shared.hasher.hash(&topic),
+            topic,
+            self.shared.hasher.hash(topic),
             &Forward::default(),
             value.as_bytes(),
         );

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, waited for by one thread and delivered to no other.
+//! SIGTERM, SIGINT and SIGHUP, waited for by one thread and delivered to no other.
 //!
 //! A signal handler would run on any thread, and the usual one writes to a pipe: on a reactor, whose fd table is its own, the number of
 //! that pipe may be a client's socket. So the signals are blocked before the first thread starts, which all threads inherit, and
@@ -7,16 +7,18 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-/// A request to end.
+/// A request to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, from a supervisor.
     Terminate,
     /// SIGINT, from a terminal.
     Interrupt,
+    /// SIGHUP: the files are others.
+    Reload,
 }
 
-/// Both signals, blocked in this thread and those that it starts from here on.
+/// These signals, blocked in this thread and those that it starts from here on.
 #[derive(Clone, Copy)]
 pub struct Signals(libc::sigset_t);
 
@@ -29,6 +31,7 @@ impl Signals {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
             libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
             let set = set.assume_init();
             (
                 set,
@@ -49,6 +52,7 @@ impl Signals {
         let result = unsafe { libc::sigwait(&raw const self.0, &raw mut signal) };
         match result {
             0 if signal == libc::SIGINT => Ok(Signal::Interrupt),
+            0 if signal == libc::SIGHUP => Ok(Signal::Reload),
             0 => Ok(Signal::Terminate),
             error => Err(io::Error::from_raw_os_error(error)),
         }
@@ -72,11 +76,13 @@ mod tests {
             raise(libc::SIGINT);
             let first = signals.wait().unwrap();
             raise(libc::SIGTERM);
-            (first, signals.wait().unwrap())
+            let second = signals.wait().unwrap();
+            raise(libc::SIGHUP);
+            (first, second, signals.wait().unwrap())
         });
         assert_eq!(
             taken.join().unwrap(),
-            (Signal::Interrupt, Signal::Terminate)
+            (Signal::Interrupt, Signal::Terminate, Signal::Reload)
         );
     }
 }

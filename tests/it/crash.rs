@@ -19,6 +19,7 @@ fn killed_under_load_and_started_again(reactors: usize) {
         max_connections: None,
         data_dir: Some(dir.clone()),
         queue_full: None,
+        config: String::new(),
     };
     for round in 0..4 {
         let mut server = Server::launch(&options);

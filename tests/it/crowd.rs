@@ -43,6 +43,7 @@ fn forty_thousand_come_are_served_and_go() {
         max_connections: Some(count as u32 + 1000),
         data_dir: None,
         queue_full: None,
+        config: String::new(),
     });
     let empty = settled(&server);
     let (mut held_most, mut after) = (0, Vec::new());
@@ -87,6 +88,7 @@ fn crowd_costs_what_the_limits_say() {
         max_connections: None,
         data_dir: None,
         queue_full: None,
+        config: String::new(),
     });
     let first = Crowd::new(server.addr, 0..count, 0);
     first.bring(count);
@@ -120,6 +122,7 @@ fn crowd_turns_over_and_costs_no_more() {
         max_connections: None,
         data_dir: None,
         queue_full: None,
+        config: String::new(),
     });
     let empty = settled(&server);
     let mut halves: Vec<Crowd> = (0..2_usize)

@@ -59,6 +59,7 @@ impl Place {
             max_connections: Some(100),
             data_dir: Some(self.dir.clone()),
             queue_full: self.queue_full,
+            config: String::new(),
         };
         Server::launch_with(&options, &self.flags)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stillwire::access::Identity;
 use stillwire::clock::Millis;
 use stillwire::config::resolved::Mqtt;
 use stillwire::ids::{ConnId, ReactorId};
@@ -10,7 +11,7 @@ use stillwire::limits;
 use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::routing::{Shard, Shared};
-use stillwire::topic::{Scope, TopicHasher};
+use stillwire::topic::TopicHasher;
 use stillwire::wire::{
     Connect, Filters, Packet, PacketId, Qos, Subscribe, SubscribeOptions, UserProperties, Version,
     frame,
@@ -57,7 +58,7 @@ fn shard(count: u32) -> Shard {
             generation: 1,
         };
         let attached = shard
-            .connect(conn, &connect, Scope::DEFAULT, NOW, &mut Deaf)
+            .connect(conn, &connect, &Identity::default(), NOW, &mut Deaf)
             .unwrap();
         let own = format!("push/{client_id}");
         let options = SubscribeOptions::new(Qos::AtLeastOnce);

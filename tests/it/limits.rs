@@ -22,6 +22,7 @@ fn launch(reactors: usize, limit: u32) -> Server {
         max_connections: Some(limit),
         data_dir: None,
         queue_full: None,
+        config: String::new(),
     })
 }
 

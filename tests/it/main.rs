@@ -11,6 +11,7 @@
 mod support;
 use support::bytes;
 
+mod access;
 mod broker;
 mod cases;
 mod cli;

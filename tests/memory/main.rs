@@ -9,6 +9,7 @@ use std::alloc::System;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use stillwire::access::Identity;
 use stillwire::clock::Millis;
 use stillwire::config::resolved::Mqtt;
 use stillwire::ids::{ConnId, ReactorId, SessionIdx};
@@ -16,7 +17,7 @@ use stillwire::limits;
 use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::routing::{Shard, Shared};
-use stillwire::topic::{Index, Scope, SubOptions, TopicHasher};
+use stillwire::topic::{Index, SubOptions, TopicHasher};
 use stillwire::wire::{
     Connect, Filters, Packet, PacketId, Qos, Subscribe, SubscribeOptions, UserProperties, Version,
     frame,
@@ -99,7 +100,7 @@ impl World {
         };
         let attached = self
             .shard
-            .connect(conn, &connect, Scope::DEFAULT, NOW, &mut Deaf)
+            .connect(conn, &connect, &Identity::default(), NOW, &mut Deaf)
             .unwrap();
         let own = format!("push/{client_id}");
         let options = SubscribeOptions::new(Qos::AtLeastOnce);

@@ -1,6 +1,7 @@
 //! The end of a run: everything drains, every promise is kept, and nothing is left behind.
 
 use stillwire::topic::matches;
+use stillwire::topic::scope::{Scope, bare};
 use stillwire::wire::{Qos, Version};
 
 use super::Profile;
@@ -153,10 +154,12 @@ impl World {
     ) -> Vec<usize> {
         let wants = |at: &usize| {
             let session = &self.model.sessions[*at];
-            let inbox = topic
+            let inbox = bare(topic)
                 .strip_prefix("$inbox/")
                 .and_then(|rest| rest.strip_suffix("/x"));
-            if inbox == Some(&self.clients[*at].name) {
+            let is_its = topic.starts_with(self.model.prefixes[*at])
+                && Scope::of(topic) == Scope::of(self.model.prefixes[*at]);
+            if is_its && inbox == Some(&self.clients[*at].name) {
                 return session.since < taken;
             }
             session.subs.iter().any(|sub| {
@@ -174,7 +177,7 @@ impl World {
     /// Each shared subscription with a lasting member has served the message, and none twice.
     fn check_shared(&self, number: usize, taken: Step) {
         let message = &self.model.messages[number];
-        if message.topic.starts_with("$inbox") {
+        if bare(&message.topic).starts_with("$inbox") {
             return;
         }
         let mut lasting = std::collections::BTreeSet::new();
@@ -241,6 +244,11 @@ impl World {
             ),
             (0, 0, 0, 0),
             "sessions, online, subscriptions, queued"
+        );
+        assert_eq!(
+            self.shared.tenants_have(),
+            (0, 0, 0),
+            "connections, subscriptions and queued bytes of all tenants"
         );
         for shard in &self.shards {
             assert!(shard.is_empty(), "something is left: {:?}", shard.census());

@@ -1,12 +1,14 @@
 //! Whether a message may come to a client: subscribed, once, in order, within the window, and with the right flags.
 
 use stillwire::topic::matches;
+use stillwire::topic::scope::bare;
 use stillwire::wire::Qos;
 
 use super::model::{Flight, Model, Sub, number};
 
 /// A delivery, as written by a shard or read by a client.
 pub(crate) struct Delivered<'a> {
+    /// With its tenant's name before it: the client's, which has to be the publisher's.
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
     pub(crate) qos: Qos,
@@ -43,7 +45,7 @@ impl Model {
         let taken = message
             .taken
             .unwrap_or_else(|| panic!("{what}: nobody has published it"));
-        let inbox = delivered.topic.starts_with("$inbox/");
+        let inbox = bare(delivered.topic).starts_with("$inbox/");
         let fits = |sub: &&Sub| {
             sub.until.is_none_or(|until| until >= taken) && matches(&sub.path, delivered.topic)
         };

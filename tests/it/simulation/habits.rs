@@ -55,11 +55,8 @@ impl World {
             self.network.conns[old].silent = true;
             self.network.conns[old].up.clear();
         }
-        let reactor = home(
-            &self.shared.hasher,
-            &self.clients[at].name,
-            self.shards.len(),
-        );
+        let name = self.model.scoped(at, &self.clients[at].name);
+        let reactor = home(&self.shared.hasher, &name, self.shards.len());
         let capacity = if self.profile == Profile::Tight || self.random.percent(40) {
             300
         } else {
@@ -77,7 +74,8 @@ impl World {
             } else {
                 0
             };
-            let number = self.model.message(None, &topic, qos, retain, false);
+            let scoped = self.model.scoped(at, &topic);
+            let number = self.model.message(None, &scoped, qos, retain, false);
             (number.to_be_bytes(), qos, retain, delay)
         });
         let (clean, expiry) = forced.unwrap_or((
@@ -182,7 +180,8 @@ impl World {
             }
             let (qos, retain) = (self.random.pick(QOS), self.random.percent(15));
             let topic = if self.random.percent(10) {
-                format!("$inbox/client-{}/x", self.random.below(self.clients.len()))
+                let to = self.random.below(self.clients.len());
+                format!("$inbox/{}/x", self.clients[to].name)
             } else {
                 self.random.pick(TOPICS).to_owned()
             };
@@ -191,9 +190,10 @@ impl World {
                 .random
                 .percent(8)
                 .then(|| 1 + self.random.below(5) as u32);
+            let scoped = self.model.scoped(at, &topic);
             let number = self
                 .model
-                .message(Some(at), &topic, qos, retain, expiry.is_some());
+                .message(Some(at), &scoped, qos, retain, expiry.is_some());
             let mut payload = number.to_be_bytes().to_vec();
             payload.resize(4 + self.random.below(60), b'.');
             let packet = self.clients[at].publish(&topic, &payload, qos, retain, expiry);

@@ -29,8 +29,14 @@ pub(crate) enum Profile {
 }
 
 /// True: the cleaner had something to do in it.
-fn run(seed: u64, reactors: usize, profile: Profile, crash: Crash) -> bool {
-    let mut world = World::new(seed, reactors, profile, crash);
+fn run(
+    seed: u64,
+    reactors: usize,
+    profile: Profile,
+    crash: Crash,
+    tenants: &'static [&'static str],
+) -> bool {
+    let mut world = World::new(seed, reactors, profile, crash, tenants);
     for _ in 0..4000 {
         world.step();
     }
@@ -51,6 +57,17 @@ fn simulate(test: &str, reactors: usize, profile: Profile) {
 }
 
 fn simulate_with(test: &str, reactors: usize, profile: Profile, crash: Crash) {
+    simulate_among(test, reactors, profile, crash, &[""]);
+}
+
+/// `tenants`: what the server puts before their names.
+fn simulate_among(
+    test: &str,
+    reactors: usize,
+    profile: Profile,
+    crash: Crash,
+    tenants: &'static [&'static str],
+) {
     let seeds = match number("STILLWIRE_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("STILLWIRE_SEEDS").unwrap_or(SEEDS),
@@ -58,7 +75,9 @@ fn simulate_with(test: &str, reactors: usize, profile: Profile, crash: Crash) {
     let many = seeds.end - seeds.start;
     let mut cleaned = 0;
     for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| run(seed, reactors, profile, crash))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            run(seed, reactors, profile, crash, tenants)
+        })) {
             Ok(has) => cleaned += u64::from(has),
             Err(_) => {
                 panic!("repeat with: STILLWIRE_SEED={seed} cargo test --test it simulation::{test}")
@@ -103,6 +122,33 @@ fn three_reactors_with_tight_limits() {
 #[test]
 fn seven_reactors_with_tight_limits() {
     simulate("seven_reactors_with_tight_limits", 7, Profile::Tight);
+}
+
+/// Clients, topics, groups and inboxes have the same names in three tenants: whatever one of them hears of another's breaks a promise.
+const TENANTS: &[&str] = &["", "\0red/", "\0blue/"];
+
+#[test]
+fn two_reactors_with_tenants() {
+    let test = "two_reactors_with_tenants";
+    simulate_among(test, 2, Profile::Roomy, Crash::Never, TENANTS);
+}
+
+#[test]
+fn seven_reactors_with_tenants_and_tight_limits() {
+    let test = "seven_reactors_with_tenants_and_tight_limits";
+    simulate_among(test, 7, Profile::Tight, Crash::Never, TENANTS);
+}
+
+#[test]
+fn three_reactors_with_tenants_that_are_killed() {
+    let test = "three_reactors_with_tenants_that_are_killed";
+    simulate_among(test, 3, Profile::Roomy, Crash::Kill, TENANTS);
+}
+
+#[test]
+fn three_reactors_with_tenants_without_power() {
+    let test = "three_reactors_with_tenants_without_power";
+    simulate_among(test, 3, Profile::Roomy, Crash::Power, TENANTS);
 }
 
 #[test]

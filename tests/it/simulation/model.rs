@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use stillwire::clock::Millis;
+use stillwire::topic::scope::bare;
 use stillwire::wire::{Connect, Publish, Qos, ReasonCode, SubscribeOptions, Version};
 
 /// A moment: how many calls the shards have had.
@@ -102,6 +103,8 @@ pub(crate) struct Model {
     pub(crate) followed: Option<u32>,
     /// A limit may drop what is acknowledged.
     pub(crate) lossy: bool,
+    /// What the server puts before the names of each client, whose tenant that is: here all names have it.
+    pub(crate) prefixes: Vec<&'static str>,
 }
 
 pub(crate) fn number(payload: &[u8]) -> u32 {
@@ -114,6 +117,11 @@ impl Model {
         if self.followed == Some(number) {
             eprintln!("step {}: message {number} {what}", self.step);
         }
+    }
+
+    /// A name that a client has given or heard, with its tenant's before it.
+    pub(crate) fn scoped(&self, client: usize, name: &str) -> String {
+        [self.prefixes[client], name].concat()
     }
 
     pub(crate) fn message(
@@ -323,15 +331,16 @@ impl Model {
         filters: impl Iterator<Item = (&'a str, SubscribeOptions)>,
     ) {
         let link = self.links.get_mut(&conn).expect("held");
+        let prefix = self.prefixes[link.client];
         let session = &mut self.sessions[link.client];
         let names = link.subscribing.entry(id).or_default();
         for (text, options) in filters {
             let (group, path) = match text.strip_prefix("$share/") {
                 Some(rest) => {
                     let (group, path) = rest.split_once('/').unwrap();
-                    (Some(group.to_owned()), path.to_owned())
+                    (Some(group.to_owned()), [prefix, path].concat())
                 }
-                None => (None, text.to_owned()),
+                None => (None, [prefix, text].concat()),
             };
             let mut granted = None;
             for old in &mut session.subs {
@@ -372,9 +381,10 @@ impl Model {
         let session = &mut self.sessions[self.links[&conn].client];
         for text in filters {
             for sub in &mut session.subs {
+                let path = bare(&sub.path);
                 let whole = match &sub.group {
-                    Some(group) => format!("$share/{group}/{}", sub.path),
-                    None => sub.path.clone(),
+                    Some(group) => format!("$share/{group}/{path}"),
+                    None => path.to_owned(),
                 };
                 if whole == text && sub.until.is_none() {
                     sub.until = Some(self.step);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stillwire::access::Identity;
 use stillwire::clock::Millis;
 use stillwire::config::resolved::{Mqtt, QueueFull};
 use stillwire::routing::port::CloseCause;
@@ -41,7 +42,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, reactors: usize, profile: Profile, crash: Crash) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        reactors: usize,
+        profile: Profile,
+        crash: Crash,
+        tenants: &'static [&'static str],
+    ) -> Self {
         let mut random = Random::new(seed);
         let hasher = TopicHasher::fixed(seed);
         let tight = profile == Profile::Tight;
@@ -70,11 +77,15 @@ impl World {
             followed: super::number("STILLWIRE_FOLLOW").map(|number| number as u32),
             ..Model::default()
         };
+        // Where there are tenants, the same names are in all of them.
         let clients: Vec<_> = (0..14)
             .map(|at| {
                 let version = random.pick(&[Version::V311, Version::V5, Version::V5]);
-                Client::new(format!("client-{at}"), version)
+                Client::new(format!("client-{}", at / tenants.len()), version)
             })
+            .collect();
+        model.prefixes = (0..clients.len())
+            .map(|at| tenants[at % tenants.len()])
             .collect();
         model.sessions.resize_with(clients.len(), Default::default);
         // Number 0 is nobody's, so that "greater than the last" holds for the first.
@@ -197,7 +208,8 @@ impl World {
             Packet::Pubrel(ack) => self.model.released(conn, ack.packet_id.get()),
             Packet::Publish(publish) => {
                 let link = self.model.links.get_mut(&conn).expect("looked up above");
-                let topic = resolve(&mut link.aliases, &publish);
+                let (client, topic) = (link.client, resolve(&mut link.aliases, &publish));
+                let topic = self.model.scoped(client, &topic);
                 let delivered = Delivered {
                     topic: &topic,
                     payload: publish.payload,
@@ -290,8 +302,13 @@ impl World {
         let connect = Connect::decode(body).expect("clients send what decodes");
         let old = self.model.sessions[client].conn;
         let expected = self.model.connect(client, at, &connect, self.now);
+        let tenant = Scope::of(self.model.prefixes[client]).tenant();
+        let identity = Identity {
+            tenant: tenant.into(),
+            ..Identity::default()
+        };
         let attached = self.call(reactor, |shard, now, port| {
-            shard.connect(Network::id(at), &connect, Scope::DEFAULT, now, port)
+            shard.connect(Network::id(at), &connect, &identity, now, port)
         });
         let attached = attached.expect("nobody is refused here");
         self.network.conns[at].session = Some(attached.session);
@@ -439,6 +456,7 @@ impl World {
                 dup,
                 again,
             } => {
+                let topic = self.model.scoped(client, &topic);
                 let delivered = Delivered {
                     topic: &topic,
                     payload: &payload,

@@ -48,6 +48,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// The policy for full queues, if not the default one.
     pub queue_full: Option<&'static str>,
+    /// What stands in the configuration file before `[mqtt]`.
+    pub config: String,
 }
 
 /// A running server. Killed when dropped; a test in which it died by itself fails.
@@ -74,6 +76,7 @@ impl Server {
             max_connections: None,
             data_dir: None,
             queue_full: None,
+            config: String::new(),
         })
     }
 
@@ -159,6 +162,17 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// SIGHUP: files are read anew. Returns when the server has said so, in a line that has `word`.
+    pub fn reload(&self, word: &str) {
+        let before = self.log().matches(word).count();
+        let pid = self.pid().to_string();
+        let told = Command::new("kill").args(["-HUP", &pid]).status();
+        assert!(told.expect("kill").success());
+        super::eventually("the server has read its files anew", || {
+            self.log().matches(word).count() > before
+        });
+    }
+
     /// SIGKILL, as power loss is to a process. The data directory stays.
     pub fn kill(&mut self) {
         self.killed = true;
@@ -229,7 +243,7 @@ impl Drop for Server {
 }
 
 fn stillwire(options: &Options, dir: &Path) -> Command {
-    let mut file = String::from("[mqtt]\n");
+    let mut file = format!("{}\n[mqtt]\n", options.config);
     for (key, value) in &options.mqtt {
         writeln!(file, "{key} = {value}").expect("a string takes it");
     }
