@@ -25,6 +25,51 @@ pub(crate) enum Command {
     Serve(Given),
     /// Print the configuration that `serve` would run with, as TOML, with the origin of each value
     Config(Given),
+    /// Set a user's password in a password file; it is asked for, or read from standard input
+    Passwd(Passwd),
+    /// Add a fresh signing key to a keys file; the older keys go on verifying
+    Key(Key),
+    /// Sign a ticket for a client and print it
+    Token(Token),
+}
+
+/// Whose password.
+#[derive(Debug, Args)]
+pub(crate) struct Passwd {
+    /// Password file; made if it is not there
+    pub(crate) file: PathBuf,
+    /// User name
+    pub(crate) user: String,
+    /// App that the user belongs to [default: the default tenant]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) app: Option<String>,
+}
+
+/// Which key.
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    /// Keys file; made if it is not there
+    pub(crate) file: PathBuf,
+    /// Name of the key [default: a random one]
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+}
+
+/// Which ticket.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// Keys file with a key that signs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keys: PathBuf,
+    /// Client that may connect with it
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: String,
+    /// App of the client [default: the default tenant]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) app: Option<String>,
+    /// Seconds that it is good for
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) ttl: u64,
 }
 
 /// What was given: a file, and flags that override it.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use stillwire::access::AccessError;
 use stillwire::config::{ConfigError, Origin};
 use stillwire::data_dir::DataDirError;
 use stillwire::server::StartError;
@@ -50,6 +51,10 @@ pub(crate) enum Failure {
     Usage(String),
     /// The configuration is wrong.
     Config(ConfigError),
+    /// A file of users, keys or rules is wrong, or can't be written.
+    Access(AccessError),
+    /// No password can be read.
+    Input(io::Error),
     /// The data directory can't be had.
     DataDir(DataDirError),
     /// The server can't start; the origin of the value that an operator would change.
@@ -67,7 +72,11 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
+            Self::Access(AccessError::Unwritable(..) | AccessError::Random(_)) | Self::Input(_) => {
+                INPUT_OUTPUT
+            }
             Self::Config(_)
+            | Self::Access(_)
             | Self::Start(_, StartError::OpenFiles { .. } | StartError::Access(_)) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) | Self::Start(_, StartError::Store(_)) => {
@@ -79,7 +88,10 @@ impl Failure {
                 NO_PERMISSION
             }
             Self::Start(_, StartError::Listen(..)) => UNAVAILABLE,
-            Self::Start(_, StartError::Pin { .. } | StartError::System(..))
+            Self::Start(
+                _,
+                StartError::Pin { .. } | StartError::Gate(_) | StartError::System(..),
+            )
             | Self::Reactor(_)
             | Self::Signals(_) => SYSTEM,
         }
@@ -91,6 +103,8 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(what) => f.write_str(what),
             Self::Config(error) => error.fmt(f),
+            Self::Access(error) => error.fmt(f),
+            Self::Input(error) => write!(f, "no password: {error}; nothing was changed"),
             Self::DataDir(error) => error.fmt(f),
             Self::Start(Origin::Default | Origin::Auto(_), error) => error.fmt(f),
             Self::Start(origin, error) => write!(f, "{origin}: {error}"),
@@ -112,6 +126,12 @@ impl fmt::Display for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        Self::Access(error)
     }
 }
 

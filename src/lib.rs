@@ -4,6 +4,7 @@
 //!    phones ──► reactor 0 ─┐   one per core, pinned, shares nothing: its own fd table (where one is too small for all), mio::Poll, listeners, slots,
 //!    phones ──► reactor 1 ─┼─► timing wheel, outbox and shard: sessions, subscriptions, queues, retained messages, counters
 //!    phones ──► reactor N ─┘   reactors talk only through mailboxes (rings of batches, one wake-up a batch)
+//!               gate           checks passwords and asks the HTTP hook, where `auth` has them
 //!               main           starts them, waits for SIGTERM or SIGINT, drains them
 //! ```
 //!
@@ -22,6 +23,7 @@
 //! | [`wire`] | MQTT packets, bytes in and bytes out | I/O, allocation while decoding |
 //! | [`topic`] | names, filters, the subscription index, interest between reactors | I/O, time |
 //! | [`access`] | who may come in, as whom, and what they may do: tickets, passwords, rules, tenants | know a socket or a packet, read a clock |
+//! | [`gate`] | its threads: passwords and the HTTP hook, which take long | make a reactor wait |
 //! | [`session`] | one client's protocol state: windows, queue, aliases, will | I/O, read a clock |
 //! | [`store`] | what outlives the process: states, queues, shared bodies and values in a log a reactor | know MQTT, wait for a disk, drop anything by itself |
 //! | [`routing`] | a shard: all sessions of a reactor, and the way of a message through all shards | I/O, read a clock |
@@ -32,7 +34,7 @@
 //! | [`server`] | threads: start, drain, end | |
 //!
 //! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store`, `access` ←
-//! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
+//! `routing`, `gate` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
 //! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
 pub mod access;
@@ -40,6 +42,7 @@ pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod data_dir;
+pub mod gate;
 pub mod ids;
 pub mod limits;
 pub mod logs;

@@ -306,8 +306,11 @@ pub const CLOSES_PER_TURN: usize = 512;
 /// Slots looked at in one turn while the server drains; those in them are told to go.
 pub const DRAIN_SLICE: u32 = 256;
 
-/// Milliseconds that a letter from outside the reactors waits for a place in a full mailbox.
-pub const OUTSIDE_TRIES: u32 = 5_000;
+/// Milliseconds that new rules wait for a place in a full mailbox: a reactor that doesn't empty it for so long has ended.
+pub const RELOAD_PATIENCE: u32 = 5_000;
+
+/// Milliseconds that an answer of the gate does: others wait behind it, and a connection without an answer ends at its deadline.
+pub const ANSWER_PATIENCE: u32 = 20;
 
 /// Letters in one batch of mail.
 pub const MAIL_BATCH: usize = 1024;
@@ -456,8 +459,41 @@ pub const RIGHTS_FILTERS: usize = 64;
 /// Bytes of an encoded identity. It travels with the CONNECT to the home reactor.
 pub const IDENTITY_BYTES: usize = 16 << 10;
 
+/// Bytes of a password in MQTT.
+pub const PASSWORD_BYTES: usize = u16::MAX as usize;
+
 /// Memory of one password check: with [`GATE_THREADS`] at a time, what logins may take of the machine.
 pub const ARGON2_KIB: u32 = 256 << 10;
 
 /// Passes of one password check.
 pub const ARGON2_PASSES: u32 = 16;
+
+/// Cells in each of a meter's two rows: half a megabyte a row. Far more addresses than that at once are an attack, and then some strangers
+/// wait for each other.
+pub const THROTTLE_CELLS: usize = 1 << 16;
+
+// ---- gate ----
+
+/// Threads that check passwords. Each check takes a core for tens of milliseconds: logins get two of them at most, reactors the rest.
+pub const GATE_THREADS: usize = 2;
+
+/// Passwords that wait to be checked: some seconds of work.
+pub const GATE_PASSWORDS: usize = 256;
+
+/// A password that has waited so long is not checked any more: its client is about to give up.
+pub const GATE_PATIENCE: Duration = Duration::from_secs(6);
+
+/// Questions to the hook that wait or are under way, some 300 bytes each and a connection's socket.
+pub const HOOK_QUESTIONS: usize = 4096;
+
+/// Questions that the hook has to answer at a time, each on a connection of its own.
+pub const HOOK_CONNECTIONS: usize = 64;
+
+/// Largest answer of the hook that is read.
+pub const HOOK_ANSWER_BYTES: usize = 16 << 10;
+
+/// Answers of the hook that are kept, in two halves.
+pub const HOOK_CACHE: usize = 1 << 16;
+
+/// Stack of the gate's threads: argon2 keeps its memory on the heap.
+pub const GATE_STACK: usize = 512 << 10;

@@ -1,6 +1,7 @@
 //! The `stillwire` binary: command line to configuration to server.
 
 mod cli;
+mod credentials;
 mod exit;
 mod logging;
 mod serve;
@@ -25,6 +26,9 @@ fn run() -> Result<(), Failure> {
     match cli::parse(std::env::args_os()).map_err(Failure::Usage)? {
         Asked::Print(text) => print(&text),
         Asked::Run(Command::Config(given)) => print(&settings(&given)?.to_string()),
+        Asked::Run(Command::Passwd(given)) => print(&credentials::passwd(&given)?),
+        Asked::Run(Command::Key(given)) => print(&credentials::key(&given)?),
+        Asked::Run(Command::Token(given)) => print(&credentials::token(&given)?),
         Asked::Run(Command::Serve(given)) => serve::run(&settings(&given)?),
     }
 }

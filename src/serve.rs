@@ -106,7 +106,7 @@ fn key_of(error: &StartError) -> &'static str {
         StartError::Listen(..) => "listen",
         StartError::Pin { .. } => "pin",
         StartError::OpenFiles { .. } => "max_connections",
-        StartError::Access(..) => "auth",
+        StartError::Access(..) | StartError::Gate(_) => "auth",
         StartError::Store(LogsError::Rewrite(..)) | StartError::System(..) => "reactors",
         StartError::Store(..) => "data_dir",
     }

@@ -8,11 +8,13 @@ use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::access::throttle::Throttle;
 use crate::access::{Access, AccessError};
-use crate::config::resolved::{Config, Durability};
+use crate::config::resolved::{Config, Durability, Method};
 use crate::counters::AllCounters;
 use crate::data_dir::DataDir;
-use crate::ids::ReactorId;
+use crate::gate::{Answer, Gate, GateError};
+use crate::ids::{ConnId, ReactorId};
 use crate::limits;
 use crate::logs::{Logs, LogsError};
 use crate::reactor::handover::Letter;
@@ -47,6 +49,8 @@ pub enum StartError {
     },
     /// A file that says who may come in can't be read.
     Access(AccessError),
+    /// The threads that check passwords, or ask the hook, can't start.
+    Gate(GateError),
     /// The stored sessions can't be had.
     Store(LogsError),
     /// The system does not give what a reactor is made of: file descriptors, a thread.
@@ -89,6 +93,7 @@ impl fmt::Display for StartError {
                 "{limit} open files are too few: each reactor needs {needed}; raise the limit, or run more reactors, or lower max_connections"
             ),
             Self::Access(error) => error.fmt(f),
+            Self::Gate(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::System(what, error) => write!(
                 f,
@@ -113,7 +118,7 @@ impl Handle {
     /// Other rules hold from now on, for those who are in as well. Returns when every reactor has been told.
     pub fn set_access(&self, access: &Arc<Access>) {
         for mailbox in self.0.boxes.iter() {
-            mailbox.post(|| Letter::Access(Arc::clone(access)));
+            mailbox.post(Letter::Access(Arc::clone(access)), limits::RELOAD_PATIENCE);
         }
     }
 }
@@ -125,6 +130,8 @@ pub struct Server {
     shared: Arc<Shared>,
     /// Kept here until every reactor has ended: its descriptors are of this thread's table.
     lines: Arc<Lines>,
+    /// Ends with the last reactor that asks it.
+    gate: Option<Arc<Gate>>,
     threads: Vec<JoinHandle<()>>,
     /// Tells each reactor that all are set up; dropped, that it must not begin.
     go: Vec<mpsc::Sender<()>>,
@@ -181,10 +188,14 @@ impl Server {
                 config.mqtt.clone(),
             )),
             lines: Arc::new(lines),
+            gate: None,
             threads: Vec::with_capacity(reactors),
             go: Vec::with_capacity(reactors),
             _logs: logs.cloned(),
         };
+        server.gate = start_gate(config, &server.lines)?;
+        let throttle = Throttle::new(&config.access);
+        let throttle = throttle.is_on().then(|| Arc::new(throttle));
         let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
         let (started, results) = mpsc::channel();
         for (reactor, own) in homes.into_iter().enumerate() {
@@ -194,6 +205,8 @@ impl Server {
                 shared: Arc::clone(&server.shared),
                 seats: Arc::clone(&seats),
                 access: Arc::clone(access),
+                gate: server.gate.clone(),
+                throttle: throttle.clone(),
                 addresses: [server.addresses.clone(), own].concat(),
                 core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
                 seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
@@ -293,6 +306,21 @@ impl Drop for Server {
             let _ = thread.join();
         }
     }
+}
+
+/// Starts the threads that find out what takes long, if any method of `auth` does.
+fn start_gate(config: &Config, lines: &Arc<Lines>) -> Result<Option<Arc<Gate>>, StartError> {
+    let takes_long = |method: &Method| matches!(method, Method::PasswordFile | Method::Http);
+    if !config.auth.iter().any(takes_long) {
+        return Ok(None);
+    }
+    let boxes = Arc::clone(&lines.boxes);
+    let answer = move |reactor: ReactorId, answer: Answer| {
+        let letter = Letter::Answer(ConnId::from_bits(answer.ticket), answer.result);
+        boxes[reactor.index()].post(letter, limits::ANSWER_PATIENCE);
+    };
+    let gate = Gate::start(config, answer).map_err(StartError::Gate)?;
+    Ok(Some(Arc::new(gate)))
 }
 
 /// Takes addresses for the reactors to listen on.

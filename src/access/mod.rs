@@ -9,6 +9,7 @@
 //! | [`acl`], [`pattern`] | rules for topics, and the sets of topics they are about |
 //! | `revoked` | who is out |
 //! | [`identity`] | as whom somebody was admitted |
+//! | [`throttle`] | who comes too often |
 //! | `files` | the only place that reads and writes files |
 //!
 //! An [`Access`] is an immutable snapshot of all files: reactors read it without a lock, and a reload puts another one in its place, or none if a
@@ -26,6 +27,7 @@ pub mod pattern;
 mod revoked;
 #[cfg(test)]
 mod tests;
+pub mod throttle;
 pub mod token;
 
 use std::fmt;
@@ -47,6 +49,7 @@ pub use apps::{App, AppLimits, Apps};
 pub use error::AccessError;
 pub use identity::Identity;
 pub use keys::{Keys, SignError};
+pub use throttle::{RetryAfter, Throttle};
 pub use token::Claims;
 
 /// Seconds since 1970.
@@ -278,7 +281,16 @@ impl Access {
     }
 
     /// What the hook's yes makes of a client.
-    pub fn admit_hooked(&self, question: &Question, said: &Hooked) -> Result<Identity, Denied> {
+    pub fn admit_hooked(
+        &self,
+        question: &Question,
+        said: &Hooked,
+        now: UnixSeconds,
+    ) -> Result<Identity, Denied> {
+        let expires = said.expires.map(UnixSeconds);
+        if expires.is_some_and(|end| end <= now) {
+            return Err(Denied::Expired);
+        }
         let rights = match &said.acl {
             None => None,
             Some(claim) => Some(Rights::from_claim(claim).ok_or(Denied::Unavailable)?.into()),
@@ -297,7 +309,7 @@ impl Access {
             rights,
             token: None,
             issued: None,
-            expires: said.expires.map(UnixSeconds),
+            expires,
         };
         self.admit(&question.client_id, identity)
     }

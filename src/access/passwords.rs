@@ -28,7 +28,7 @@ impl std::fmt::Debug for User {
 }
 
 /// Of no password: who is not in the file costs what a wrong password costs, so that the time of an answer names no users.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c3RpbGx3aXJlbm9ib2R5$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+pub(super) const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c3RpbGx3aXJlbm9ib2R5$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 impl Passwords {
     /// Reads a password file; one without users lets nobody in.

@@ -169,7 +169,7 @@ impl Default for Access {
             http_timeout: 2000,
             http_cache: 60,
             address_connects: 0,
-            address_failures: 60,
+            address_failures: 600,
             client_connects: 0,
             client_failures: 0,
         }

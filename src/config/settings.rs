@@ -357,6 +357,70 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_opened_to_others_only_by_a_word() {
+        let beyond = "listen = [\"127.0.0.1:1883\", \"0.0.0.0:1883\"]\n";
+        let error = resolve(beyond, &[]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("sw.toml:1:10: listen: 0.0.0.0:1883 is not loopback")
+                && error.contains("allow_open = true (--allow-open)"),
+            "{error}"
+        );
+        let error = resolve(
+            "listen = [\"[::]:1883\"]\nauth = [\"open\", \"http\"]\naccess.http_url = \"http://h/\"",
+            &[],
+        );
+        assert!(matches!(error, Err(ConfigError::Contradiction(..))));
+        for fine in [
+            "allow_open = true\nlisten = [\"0.0.0.0:1883\"]",
+            "auth = [\"ticket\"]\naccess.keys = \"k\"\nlisten = [\"0.0.0.0:1883\"]",
+            "listen = [\"127.9.9.9:1883\", \"[::1]:1883\", \"[::ffff:127.0.0.1]:1883\"]",
+        ] {
+            assert!(resolve(fine, &[]).is_ok(), "{fine}");
+        }
+        let meant = Flag {
+            name: "--allow-open",
+            key: "allow_open",
+            raw: Raw::Boolean(true),
+        };
+        assert!(resolve(beyond, &[meant]).is_ok());
+    }
+
+    #[test]
+    fn a_method_needs_its_file() {
+        for (method, key) in [
+            ("ticket", "access.keys"),
+            ("password-file", "access.passwords"),
+            ("jwt", "access.issuers"),
+            ("http", "access.http_url"),
+        ] {
+            let text = format!("auth = [\"{method}\"]");
+            let error = resolve(&text, &[]).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!(
+                    "sw.toml:1:8: auth: \"{method}\" needs {key}; set it"
+                )),
+                "{error}"
+            );
+            let text = format!("{text}\n{key} = \"http://h/\"");
+            assert!(resolve(&text, &[]).is_ok(), "{text}");
+        }
+        for wrong in [
+            "auth = []",
+            "auth = [\"open\", \"open\"]",
+            "auth = [\"oppen\"]",
+            "auth = \"open\"",
+            "auth = [3]",
+            "access.http_url = \"https://h/\"",
+            "access.http_url = \"h\"",
+            "access.http_url = \"http://\"",
+            "access.keys = \"a\\u0000\"",
+        ] {
+            let error = resolve(wrong, &[]).unwrap_err();
+            assert!(matches!(error, ConfigError::Value(..)), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn contradictions_are_told_at_the_place_that_was_written() {
         let error = resolve("mqtt.max_packet_size = 1024", &[])
             .unwrap_err()

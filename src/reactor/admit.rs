@@ -4,10 +4,12 @@
 //! greetings, with its CONNECT, and not longer than any other may take for that.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Reactor;
 use super::accept::Next;
 use super::slots::{Flags, State};
+use crate::access::throttle::RetryAfter;
 use crate::access::{Credentials, Decision, Denied, Identity, Question, UnixSeconds};
 use crate::ids::ConnId;
 use crate::routing::greet::{refusal, refusal_because};
@@ -27,7 +29,7 @@ impl Reactor {
         len: usize,
         address: impl FnOnce() -> Option<IpAddr>,
     ) -> Next<'a> {
-        if self.access.is_open() {
+        if self.access.is_open() && self.throttle.is_none() {
             return self.place(connect, len, None);
         }
         let version = connect.version;
@@ -35,6 +37,9 @@ impl Reactor {
             // It is gone already.
             return Next::Refuse(Vec::new());
         };
+        if let Err(wait) = self.let_through(&connect, address) {
+            return Next::Refuse(self.hold_off(version, wait));
+        }
         let credentials = Credentials {
             client_id: connect.client_id,
             user: connect.username,
@@ -43,7 +48,10 @@ impl Reactor {
         };
         match self.access.authenticate(&credentials, self.unix()) {
             Decision::Admit(identity) => self.place(connect, len, Some(Box::new(identity))),
-            Decision::Refuse(denied) => Next::Refuse(self.deny(version, denied)),
+            Decision::Refuse(denied) => {
+                self.note_failure(&connect, Some(address), denied);
+                Next::Refuse(self.deny(version, denied))
+            }
             Decision::Ask(question) => Next::Ask(question),
         }
     }
@@ -76,6 +84,34 @@ impl Reactor {
         UnixSeconds((self.lines.unix_epoch + self.now.0) / 1000)
     }
 
+    /// Whether neither its address nor its client identifier comes too often, or has failed too often.
+    fn let_through(&self, connect: &Connect<'_>, address: IpAddr) -> Result<(), RetryAfter> {
+        let Some(throttle) = &self.throttle else {
+            return Ok(());
+        };
+        throttle.admit(address, self.now)?;
+        if connect.client_id.is_empty() {
+            return Ok(());
+        }
+        throttle.admit_client(name(connect), self.now)
+    }
+
+    /// Somebody came with credentials that are not good.
+    fn note_failure(&self, connect: &Connect<'_>, address: Option<IpAddr>, denied: Denied) {
+        if denied == Denied::BadCredentials
+            && let (Some(throttle), Some(address)) = (&self.throttle, address)
+        {
+            throttle.failed(address, name(connect), self.now);
+        }
+    }
+
+    /// The words to somebody who comes too often.
+    fn hold_off(&self, version: Version, RetryAfter(seconds): RetryAfter) -> Vec<u8> {
+        self.io.connections.counters().connects_throttled.add(1);
+        let words = format!("too many connects; try again in {seconds} s");
+        refusal_because(version, ReasonCode::CONNECTION_RATE_EXCEEDED, &words)
+    }
+
     /// The words to somebody who may not come in.
     fn deny(&self, version: Version, denied: Denied) -> Vec<u8> {
         self.io.connections.counters().connects_denied.add(1);
@@ -102,8 +138,14 @@ impl Reactor {
             return;
         };
         slot.flags.put(Flags::PAUSED, true);
-        drop(question);
-        self.answered(conn, Err(Denied::Unavailable));
+        let access = Arc::clone(&self.access);
+        let asked = self
+            .gate
+            .as_ref()
+            .is_some_and(|gate| gate.ask(self.me, conn.to_bits(), question, access).is_ok());
+        if !asked {
+            self.answered(conn, Err(Denied::Unavailable));
+        }
     }
 
     /// The gate's answer. The connection may be gone.
@@ -116,6 +158,7 @@ impl Reactor {
             .filter(|slot| slot.state == State::Greeting && slot.flags.has(Flags::PAUSED));
         let Some(slot) = waits else { return };
         slot.flags.put(Flags::PAUSED, false);
+        let address = slot.socket.peer_addr().ok().map(|address| address.ip());
         let kept = self.io.connections.take_greeting(conn);
         let Greeting::Connect { connect, len } = greet(&kept, self.largest_connect()) else {
             debug_assert!(false, "a question is asked about a whole CONNECT");
@@ -124,10 +167,18 @@ impl Reactor {
         };
         let next = match answer {
             Ok(identity) => self.place(connect, len, Some(Box::new(identity))),
-            Err(denied) => Next::Refuse(self.deny(connect.version, denied)),
+            Err(denied) => {
+                self.note_failure(&connect, address, denied);
+                Next::Refuse(self.deny(connect.version, denied))
+            }
         };
         self.go_on(conn, next, &kept);
     }
+}
+
+/// What a client calls itself, before anybody has found out whether that is true.
+fn name<'a>(connect: &Connect<'a>) -> (&'a str, Option<&'a str>) {
+    (connect.client_id, connect.username)
 }
 
 /// As whom somebody comes in, for the way home.

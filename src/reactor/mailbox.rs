@@ -81,15 +81,18 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// One letter from somebody who is no reactor. Waits while the mailbox is full, for seconds at most: whoever doesn't empty it has ended.
-    pub fn post(&self, letter: impl Fn() -> T) -> bool {
-        for _ in 0..limits::OUTSIDE_TRIES {
-            if self.push(Batch::One(letter())).is_ok() {
-                return true;
+    /// One letter from somebody who is no reactor. While the mailbox is full it waits, a millisecond at a time and so many at most. False: it is
+    /// full still.
+    pub fn post(&self, letter: T, millis: u32) -> bool {
+        let mut batch = Batch::One(letter);
+        for _ in 0..millis {
+            match self.push(batch) {
+                Ok(()) => return true,
+                Err(refused) => batch = refused,
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        false
+        self.push(batch).is_ok()
     }
 
     fn push(&self, batch: Batch<T>) -> Result<(), Batch<T>> {

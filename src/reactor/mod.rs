@@ -41,8 +41,10 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
+use crate::access::throttle::Throttle;
 use crate::access::{Access, Identity};
 use crate::clock::{Millis, Tick};
+use crate::gate::Gate;
 use crate::ids::ReactorId;
 use crate::limits;
 use crate::logs::Logs;
@@ -159,6 +161,10 @@ pub struct Setup {
     pub seats: Arc<Seats>,
     /// Who may come in, and what they may do.
     pub access: Arc<Access>,
+    /// Finds out what takes long.
+    pub gate: Option<Arc<Gate>>,
+    /// Who comes too often, if anybody asks.
+    pub throttle: Option<Arc<Throttle>>,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
     /// The core it runs on.
@@ -199,6 +205,8 @@ pub struct Reactor {
     shared: Arc<Shared>,
     seats: Arc<Seats>,
     access: Arc<Access>,
+    gate: Option<Arc<Gate>>,
+    throttle: Option<Arc<Throttle>>,
     /// As whom everybody comes to an open server; made once.
     nobody: Identity,
     poll: Poll,
@@ -341,6 +349,8 @@ impl Reactor {
             shared,
             seats,
             access: setup.access,
+            gate: setup.gate,
+            throttle: setup.throttle,
             nobody: Identity::default(),
             poll,
             listeners,

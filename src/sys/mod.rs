@@ -2,7 +2,7 @@
 //!
 //! Each file wraps one thing and gives it a safe face: private fd tables, passing sockets between them, wake-ups, pinning, limits,
 //! capacity, memory, the clock, events, signals, files and what mapped ones do, sockets that listen and that are read and written, text that is plain,
-//! bytes that are compared, memory that is asked for early. Nothing here knows of MQTT, and nothing here decides a policy.
+//! terminals that show nothing, bytes that are compared, memory that is asked for early. Nothing here knows of MQTT, and nothing here decides a policy.
 
 pub mod affinity;
 pub mod bus;
@@ -19,6 +19,7 @@ pub mod rlimit;
 pub mod signals;
 pub mod socket;
 pub mod table;
+pub mod terminal;
 pub mod text;
 pub mod wake;
 pub mod watch;

@@ -25,6 +25,9 @@ with_one_and_three_reactors!(
     who_is_revoked_is_cut_off,
     a_tenants_limits_are_told,
     a_token_may_say_what_it_allows,
+    passwords_are_checked_beside_the_reactors,
+    the_hook_is_asked_and_fails_closed,
+    who_comes_too_often_is_told_when_to_come_again,
 );
 
 const KEYS: &str = "[[key]]\nid = \"k\"\nalgorithm = \"HS256\"\nsecret = \"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\"\nsign = true\n";
@@ -672,4 +675,182 @@ fn a_token_may_say_what_it_allows(reactors: usize) {
         assert_eq!(codes, [1, 0x87, 0x87]);
         phone.disconnect();
     }
+}
+
+/// The answer of a little HTTP server that a test plays the app's hook with.
+fn hook(
+    answers: &'static [(&'static str, &'static str)],
+) -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let serve = move || {
+        for (client_id, answer) in answers {
+            let (mut socket, _) = listener.accept().expect("a question");
+            let mut lines = BufReader::new(socket.try_clone().expect("the same socket"));
+            let (mut line, mut len) = (String::new(), 0);
+            while lines.read_line(&mut line).expect("a line") > 2 {
+                if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    len = text.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; len];
+            lines.read_exact(&mut body).expect("a body");
+            let asked: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(asked["client_id"], *client_id);
+            write!(
+                socket,
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{answer}",
+                answer.len()
+            )
+            .expect("an answer");
+        }
+    };
+    (address, std::thread::spawn(serve))
+}
+
+/// A password takes argon2 its time, and nobody else waits for it.
+fn passwords_are_checked_beside_the_reactors(reactors: usize) {
+    let files = Files::new();
+    let path = files.dir.join("passwords");
+    for (user, password, app) in [("alice", "right", None), ("bob", "good", Some("red"))] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_stillwire"));
+        command.arg("passwd").arg(&path).arg(user);
+        if let Some(app) = app {
+            command.args(["--app", app]);
+        }
+        let mut child = command
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("passwd");
+        std::io::Write::write_all(
+            child.stdin.as_mut().expect("its input"),
+            format!("{password}\n").as_bytes(),
+        )
+        .expect("a password");
+        assert!(child.wait().expect("its end").success());
+    }
+    let mut options = files.options(reactors, "[\"password-file\"]", &["passwords"]);
+    options.mqtt.push(("connect_timeout", 60));
+    let server = Server::launch(&options);
+    for (version, bad) in [(5, 0x86), (4, 4), (3, 4)] {
+        let with = |user, password| Connect {
+            user: Some(user),
+            password: Some(password),
+            ..Connect::new(version, "phone")
+        };
+        assert_eq!(refused(&server, &with("alice", "wrong")), bad);
+        assert_eq!(refused(&server, &with("nobody", "right")), bad);
+        assert_eq!(refused(&server, &Connect::new(version, "phone")), bad);
+        let (mut alice, _) = server.connect(&with("alice", "right"));
+        let (mut bob, _) = server.connect(&with("bob", "good"));
+        // Both are called phone, in two tenants.
+        alice.subscribe("a", 1);
+        bob.subscribe("a", 1);
+        bob.publish("a", b"red", 1);
+        assert_eq!(bob.take().payload, b"red");
+        hears_nothing(&mut alice);
+        // What comes with the CONNECT waits with it.
+        let mut hasty = server.open(version);
+        let connect = with("alice", "right").encode();
+        let publish = Publish {
+            topic: "a",
+            payload: b"hasty",
+            ..Publish::default()
+        };
+        hasty.send(&[connect, publish.encode(version)].concat());
+        assert!(matches!(
+            hasty.next(),
+            super::support::Packet::Connack { code: 0, .. }
+        ));
+        alice.closes();
+        hasty.subscribe("b", 0);
+    }
+    // Many at once: each is answered, and who is gone meanwhile does no harm.
+    let wrong = Connect {
+        user: Some("alice"),
+        password: Some("wrong"),
+        ..Connect::new(5, "many")
+    }
+    .encode();
+    let mut many: Vec<_> = (0..30)
+        .map(|_| {
+            let mut client = server.open(5);
+            client.send(&wrong);
+            client
+        })
+        .collect();
+    many.drain(..10).for_each(Client::vanish);
+    for client in &mut many {
+        let code = client.closes_within(Duration::from_secs(60));
+        assert!(matches!(code, Some(0x86 | 0x88)), "{code:?}");
+    }
+}
+
+fn the_hook_is_asked_and_fails_closed(reactors: usize) {
+    let files = Files::new();
+    let (address, thread) = hook(&[
+        (
+            "good",
+            r#"{"result":"allow","tenant":"red","acl":{"pub":["x/#"],"sub":["x/#"]}}"#,
+        ),
+        ("bad", r#"{"result":"deny"}"#),
+        ("odd", r#"{"result":"maybe"}"#),
+    ]);
+    let mut options = files.options(reactors, "[\"http\"]", &[]);
+    options.config += &format!("http_url = \"http://{address}/auth\"\n");
+    let server = Server::launch(&options);
+    let with = |id| Connect {
+        user: Some("u"),
+        password: Some("secret"),
+        ..Connect::new(5, id)
+    };
+    let (mut good, _) = server.connect(&with("good"));
+    assert_eq!(good.publish("x/1", b"", 1), 0x10);
+    assert_eq!(good.publish("y", b"", 1), 0x87);
+    assert_eq!(refused(&server, &with("bad")), 0x86);
+    assert_eq!(
+        refused(&server, &with("odd")),
+        0x88,
+        "an answer that is none lets nobody in"
+    );
+    thread.join().expect("the hook answered");
+    assert_eq!(
+        refused(&server, &with("late")),
+        0x88,
+        "no hook lets nobody in"
+    );
+    good.fence();
+}
+
+fn who_comes_too_often_is_told_when_to_come_again(reactors: usize) {
+    let files = Files::new();
+    let mut options = files.options(reactors, "[\"ticket\"]", &["keys"]);
+    options.config += "client_connects = 2\naddress_failures = 20\n";
+    let server = Server::launch(&options);
+    let ticket = files.ticket("", "phone");
+    let good = Connect {
+        password: Some(&ticket),
+        ..Connect::new(5, "phone")
+    };
+    let tries: Vec<_> = (0..30).map(|_| server.open(5).connack(&good)).collect();
+    let held = tries
+        .iter()
+        .find(|(_, code, _)| *code == 0x9F)
+        .expect("some are too many");
+    let words = String::from_utf8_lossy(held.2.bytes(0x1F).expect("a reason string"));
+    assert!(words.contains("try again in 1 s"), "{words}");
+    assert!(tries.iter().any(|(_, code, _)| *code == 0));
+    let bad = |n: usize| {
+        let id = format!("guess-{n}");
+        let connect = Connect {
+            password: Some("no"),
+            ..Connect::new(5, &id)
+        };
+        server.open(5).connack(&connect).1
+    };
+    let codes: Vec<u8> = (0..60).map(bad).collect();
+    assert_eq!(codes[0], 0x86);
+    assert!(codes.contains(&0x9F), "{codes:02x?}");
 }

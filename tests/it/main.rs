@@ -17,6 +17,7 @@ mod cases;
 mod cli;
 mod connect;
 mod crash;
+mod credentials;
 mod crowd;
 mod durable;
 mod expiry;

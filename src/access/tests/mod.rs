@@ -1,5 +1,8 @@
 //! What the parts promise together: tokens, rules and files as clients and operators bring them.
 
+mod issuers;
+mod lists;
+mod patterns;
 mod tokens;
 
 use std::path::Path;
