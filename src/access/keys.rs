@@ -34,6 +34,8 @@ pub struct Keys {
 
 struct Key {
     id: Box<str>,
+    /// The header of what it signs, as it stands in a token.
+    header: Box<str>,
     verify: DecodingKey,
     /// Pins the algorithm, and leaves the claims to us: the library reads a clock of its own.
     rules: Validation,
@@ -92,8 +94,7 @@ impl Keys {
             }
             let (new, signing) = key.resolve(path).map_err(broken)?;
             if key.sign {
-                let mut header = Header::new(new.rules.algorithms[0]);
-                header.kid = Some(key.id.clone());
+                let header = header(new.rules.algorithms[0], &key.id);
                 let key = signing.ok_or_else(|| {
                     broken("a key that is public alone can't sign; take sign = true out".to_owned())
                 })?;
@@ -122,6 +123,25 @@ impl Keys {
 
     /// The claims of a ticket, if one of the keys has signed it. Nothing else of it is looked at.
     pub(super) fn verify(&self, token: &[u8]) -> Option<Claims> {
+        let text = std::str::from_utf8(token).ok()?;
+        let (message, signature) = text.rsplit_once('.')?;
+        let (header, claims) = message.split_once('.')?;
+        // With a header that is, letter for letter, what we write for this key, there is nothing in it to read: the library would take it apart
+        // twice, and the claims too, which is half of the time.
+        let Some(key) = self.keys.iter().rfind(|key| *key.header == *header) else {
+            return self.verify_foreign(token);
+        };
+        let algorithm = key.rules.algorithms[0];
+        let is_signed =
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key.verify, algorithm);
+        if !is_signed.unwrap_or(false) {
+            return None;
+        }
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
+
+    /// The same for a ticket that an app's back end has signed with a library of its own.
+    fn verify_foreign(&self, token: &[u8]) -> Option<Claims> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let id = header.kid?;
         let key = self.keys.iter().rfind(|key| *key.id == *id)?;
@@ -161,6 +181,18 @@ impl Keys {
         files::replace(path, &text)?;
         Ok(id)
     }
+}
+
+/// The header of tickets that a key signs.
+fn header(algorithm: Algorithm, id: &str) -> Header {
+    let mut header = Header::new(algorithm);
+    header.kid = Some(id.to_owned());
+    header
+}
+
+/// A header as it stands in a token.
+fn encoded(header: &Header) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(header).expect("a header is JSON"))
 }
 
 /// Random bytes of the system.
@@ -247,6 +279,7 @@ impl WrittenKey {
         };
         let key = Key {
             id: self.id.as_str().into(),
+            header: encoded(&header(algorithm, &self.id)).into(),
             verify,
             rules: signature_only(algorithm),
         };

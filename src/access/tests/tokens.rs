@@ -460,6 +460,10 @@ proptest! {
         let theirs = jsonwebtoken::encode(&header, &ticket, &EncodingKey::from_secret(&[1; 32]).unwrap()).unwrap();
         let ours = access.keys().sign(&ticket).unwrap();
         prop_assert_eq!(&theirs, &ours);
+        // Both ways of reading one: with our header, and with any other.
+        let foreign = forge(&json!({"kid": "k1", "alg": "HS256"}), &as_json(&ticket), 1);
+        prop_assert_eq!(access.keys.verify(ours.as_bytes()), Some(ticket.clone()));
+        prop_assert_eq!(access.keys.verify(foreign.as_bytes()), Some(ticket.clone()));
         let c = Credentials { client_id: &sub, ..phone(ours.as_bytes()) };
         let identity = admitted(access.authenticate(&c, UnixSeconds(NOW)));
         prop_assert_eq!(&*identity.tenant, ticket.app.as_deref().unwrap_or_default());
