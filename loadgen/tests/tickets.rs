@@ -33,10 +33,16 @@ fn nowhere() -> SocketAddr {
 
 /// Phones that ask; `delivered` is the list in their app.
 fn start(tickets: Tickets, delivered: SocketAddr) -> Fleet {
+    let fleet = fleet(PHONES, tickets, delivered);
+    fleet.connect(1000.0);
+    fleet
+}
+
+fn fleet(phones: u32, tickets: Tickets, delivered: SocketAddr) -> Fleet {
     let plan = FleetPlan {
         targets: vec![delivered],
         first: 0,
-        phones: PHONES,
+        phones,
         threads: 2,
         sources: Sources::Loopback,
         script: Script {
@@ -49,9 +55,7 @@ fn start(tickets: Tickets, delivered: SocketAddr) -> Fleet {
         late: Duration::from_secs(30),
         tickets: Some(tickets),
     };
-    let fleet = Fleet::start(plan, Arc::new(Ledger::new(1, 0, PHONES))).unwrap();
-    fleet.connect(1000.0);
-    fleet
+    Fleet::start(plan, Arc::new(Ledger::new(1, 0, phones))).unwrap()
 }
 
 fn wait(fleet: &Fleet, met: impl Fn(&Totals) -> bool) -> Totals {
@@ -548,4 +552,40 @@ fn a_lookup_that_gives_nothing_is_known_before_the_first_packet() {
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(says), "{url}: {said}");
     }
+}
+
+/// How many tickets a second two threads carry, phones and a lookup of thirty threads on the same cores. For a quiet machine:
+/// `cargo test --release -p loadgen --test tickets -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn twenty_thousand_tickets_a_second() {
+    const MANY: u32 = 100_000;
+    let addr = nowhere();
+    // Nobody calls within the hour, so that tickets are all there is.
+    let later = json!({"connect_after": 3_600_000, "token": "x".repeat(250)});
+    let lookup =
+        FakeLookup::start(move |asked| Reply::Ticket(with(ticket(asked, addr), later.clone())));
+    let before = loadgen::machine::own_memory(std::process::id()).unwrap();
+    let fleet = fleet(MANY, lookup.tickets(), nowhere());
+    let cpu = || loadgen::machine::CpuTime::of(std::process::id()).unwrap();
+    let (began, used) = (Instant::now(), cpu());
+    fleet.connect(20_000.0);
+    let totals = wait(&fleet, |totals| {
+        totals.get(Count::Tickets) + totals.get(Count::TicketsFailed) >= u64::from(MANY)
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    let ticket = fleet.latencies().ticket;
+    println!(
+        "{:.0} tickets/s for {seconds:.1} s, {} failed; from the planned question p50 {} us, p99 {} us, max {} us; {:.1} us of CPU each, the \
+         lookup's included; {:.0} bytes a phone, the lookup's included",
+        f64::from(MANY) / seconds,
+        totals.get(Count::TicketsFailed),
+        ticket.at(0.5),
+        ticket.at(0.99),
+        ticket.max(),
+        cpu().micros_since(&used).0 / f64::from(MANY),
+        (loadgen::machine::own_memory(std::process::id()).unwrap() as f64 - before as f64)
+            / f64::from(MANY),
+    );
+    assert_eq!(totals.get(Count::Tickets), u64::from(MANY));
 }

@@ -71,6 +71,9 @@ struct Runner<'a> {
 /// The plan of the phones.
 pub fn fleet_plan(scenario: &Scenario, machine: &Machine) -> FleetPlan {
     let phones = scenario.phones.len() as u32;
+    // Where tickets lead is not known yet; where the lookup is says whether it is this machine.
+    let mut towards = scenario.targets.clone();
+    towards.extend(scenario.tickets.as_ref().map(|tickets| tickets.lookup));
     FleetPlan {
         targets: scenario.targets.clone(),
         first: scenario.phones.start,
@@ -78,7 +81,7 @@ pub fn fleet_plan(scenario: &Scenario, machine: &Machine) -> FleetPlan {
         threads: scenario
             .threads
             .unwrap_or_else(|| machine.threads_for(phones)),
-        sources: Sources::choose(&scenario.targets, scenario.sources.clone()),
+        sources: Sources::choose(&towards, scenario.sources.clone()),
         script: Script {
             version: scenario.version,
             persistent: scenario.persistent,

@@ -6,13 +6,17 @@ use super::*;
 use crate::cli::Numbers;
 use crate::output::Output;
 
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("million", include_str!("../../scenarios/million.toml")),
     (
         "million-idle",
         include_str!("../../scenarios/million-idle.toml"),
     ),
     ("storm", include_str!("../../scenarios/storm.toml")),
+    (
+        "storm-tickets",
+        include_str!("../../scenarios/storm-tickets.toml"),
+    ),
     ("mixed", include_str!("../../scenarios/mixed.toml")),
 ];
 
