@@ -36,6 +36,9 @@ pub(crate) struct Given {
     /// Address for plain MQTT over TCP; may be repeated [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<String>,
+    /// Address of the lookup, which gives tickets over HTTP; may be repeated; off: none [default: 127.0.0.1:8090]
+    #[arg(long, value_name = "ADDR:PORT")]
+    lookup: Vec<String>,
     /// Reactor threads, 1 to 1024 [default: one a core]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     reactors: Option<String>,
@@ -45,6 +48,12 @@ pub(crate) struct Given {
     /// What has acknowledged messages outlive: the process, or the power (disk) [default: process]
     #[arg(long, value_name = "WHAT")]
     durability: Option<String>,
+    /// How clients may prove who they are: open, ticket, password-file, jwt, http; may be repeated [default: open]
+    #[arg(long, value_name = "METHOD")]
+    auth: Vec<String>,
+    /// Listen on more than loopback though whoever comes is let in
+    #[arg(long)]
+    allow_open: bool,
     /// Connections held at most [default: what this machine allows]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<String>,
@@ -64,6 +73,12 @@ impl Given {
             let addresses = self.listen.iter().cloned().map(Raw::Text).collect();
             given("--listen", "listen", Raw::List(addresses));
         }
+        if !self.lookup.is_empty() {
+            let is_on = *self.lookup != ["off"];
+            let addresses = self.lookup.iter().filter(|_| is_on).cloned();
+            let addresses = addresses.map(Raw::Text).collect();
+            given("--lookup", "lookup.listen", Raw::List(addresses));
+        }
         if let Some(reactors) = &self.reactors {
             given("--reactors", "reactors", Raw::from_flag(reactors));
         }
@@ -72,6 +87,13 @@ impl Given {
         }
         if let Some(durability) = &self.durability {
             given("--durability", "durability", Raw::Text(durability.clone()));
+        }
+        if !self.auth.is_empty() {
+            let methods = self.auth.iter().cloned().map(Raw::Text).collect();
+            given("--auth", "auth", Raw::List(methods));
+        }
+        if self.allow_open {
+            given("--allow-open", "allow_open", Raw::Boolean(true));
         }
         if let Some(connections) = &self.max_connections {
             given(
@@ -164,18 +186,25 @@ mod tests {
             "[::1]:1",
             "--listen",
             "[::1]:2",
+            "--lookup",
+            "off",
             "--reactors",
             "2",
             "--data-dir",
             "d",
             "--max-connections",
             "auto",
+            "--auth",
+            "open",
+            "--auth",
+            "http",
+            "--allow-open",
         ];
         let Ok(Asked::Run(Command::Serve(given))) = asked(&typed) else {
             panic!("not understood")
         };
         let flags = given.flags();
-        assert_eq!(flags.len(), 4);
+        assert_eq!(flags.len(), 7);
         for flag in &flags {
             assert!(typed.contains(&flag.name));
             stillwire::config::written::from_flag(flag).unwrap();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use stillwire::config::{ConfigError, Origin};
 use stillwire::data_dir::DataDirError;
+use stillwire::lookup::LookupError;
 use stillwire::server::StartError;
 
 /// Every exit code and when it is used; `--help` prints it, README.md has it as a table.
@@ -67,18 +68,31 @@ impl Failure {
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
-            Self::Config(_) | Self::Start(_, StartError::OpenFiles { .. }) => CONFIG,
+            Self::Config(_)
+            | Self::Start(
+                _,
+                StartError::OpenFiles { .. }
+                | StartError::Access(_)
+                | StartError::Lookup(LookupError::Config(..) | LookupError::Nodes(_)),
+            ) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) | Self::Start(_, StartError::Store(_)) => {
                 INPUT_OUTPUT
             }
-            Self::Start(_, StartError::Listen(_, error))
-                if error.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                NO_PERMISSION
-            }
-            Self::Start(_, StartError::Listen(..)) => UNAVAILABLE,
-            Self::Start(_, StartError::Pin { .. } | StartError::System(..))
+            Self::Start(
+                _,
+                StartError::Listen(_, error) | StartError::Lookup(LookupError::Listen(_, error)),
+            ) if error.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
+            Self::Start(
+                _,
+                StartError::Listen(..) | StartError::Lookup(LookupError::Listen(..)),
+            ) => UNAVAILABLE,
+            Self::Start(
+                _,
+                StartError::Pin { .. }
+                | StartError::System(..)
+                | StartError::Lookup(LookupError::System(_)),
+            )
             | Self::Reactor(_)
             | Self::Signals(_) => SYSTEM,
         }

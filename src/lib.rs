@@ -4,6 +4,7 @@
 //!    phones ──► reactor 0 ─┐   one per core, pinned, shares nothing: its own fd table (where one is too small for all), mio::Poll, listeners, slots,
 //!    phones ──► reactor 1 ─┼─► timing wheel, outbox and shard: sessions, subscriptions, queues, retained messages, counters
 //!    phones ──► reactor N ─┘   reactors talk only through mailboxes (rings of batches, one wake-up a batch)
+//!    phones ──► lookup         tickets over HTTP: its own listener and fd table, alive whatever the reactors do
 //!               main           starts them, waits for SIGTERM or SIGINT, drains them
 //! ```
 //!
@@ -21,19 +22,22 @@
 //! | [`counters`] | what each reactor counts | decide anything |
 //! | [`wire`] | MQTT packets, bytes in and bytes out | I/O, allocation while decoding |
 //! | [`topic`] | names, filters, the subscription index, interest between reactors | I/O, time |
+//! | [`access`] | who may come in, as whom, and what they may do: tickets, passwords, rules, tenants | know a socket or a packet, read a clock |
 //! | [`session`] | one client's protocol state: windows, queue, aliases, will | I/O, read a clock |
 //! | [`store`] | what outlives the process: states, queues, shared bodies and values in a log a reactor | know MQTT, wait for a disk, drop anything by itself |
 //! | [`routing`] | a shard: all sessions of a reactor, and the way of a message through all shards | I/O, read a clock |
 //! | [`sys`] | socket options, fd tables and passing, affinity, limits of the machine: all `unsafe` | policy |
 //! | [`transport`] | bytes from and to a socket | protocol |
 //! | [`reactor`] | the loop: accept, hand over, read, drive the shard, write | decide what MQTT means |
+//! | [`lookup`] | tickets: who may ask, which node, which slot | touch a session, wait for a reactor |
 //! | [`logs`] | where the logs are, who writes which, another number of them | serve |
 //! | [`server`] | threads: start, drain, end | |
 //!
-//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store` ←
-//! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
+//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store`, `access` ←
+//! `routing` ← `sys`, `transport` ← `reactor` ← `lookup` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
 //! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
+pub mod access;
 pub mod clock;
 pub mod config;
 pub mod counters;
@@ -41,6 +45,7 @@ pub mod data_dir;
 pub mod ids;
 pub mod limits;
 pub mod logs;
+pub mod lookup;
 pub mod reactor;
 pub mod routing;
 pub mod server;

@@ -1,8 +1,13 @@
 //! `stillwire serve`: the server's life from the lock on its data directory to the last connection drained.
 
-use stillwire::config::Settings;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use stillwire::access::Access;
+use stillwire::config::{Origin, Settings};
 use stillwire::data_dir::DataDir;
 use stillwire::logs::LogsError;
+use stillwire::lookup::LookupError;
 use stillwire::server::{Server, StartError, Stopper};
 use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
@@ -34,13 +39,31 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
-    let server = Server::open(config, &data_dir).map_err(|error| {
-        let origin = settings.origin(key_of(&error)).clone();
+    if config.is_open()
+        && let Some(address) = config
+            .listen
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback())
+    {
+        warn!("auth has \"open\": whoever reaches {address} gets in without a password");
+    }
+    let failed = |error| {
+        let origin = key_of(&error).map_or(Origin::Default, |key| settings.origin(key).clone());
         Failure::Start(origin, error)
-    })?;
-    let listen: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    };
+    let access = Access::load(&config.access, &config.auth)
+        .map_err(|error| failed(StartError::Access(error)))?;
+    let mut server = Server::open(config, &data_dir).map_err(failed)?;
+    let access = Arc::new(Mutex::new(Arc::new(access)));
+    server.start_lookup(config, access).map_err(failed)?;
+    let named = |addresses: &[SocketAddr]| {
+        let named: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        named.join(" ")
+    };
+    let lookup = server.lookup().map(|lookup| named(lookup.addresses()));
     info!(
-        listen = listen.join(" "),
+        listen = named(server.addresses()),
+        lookup = lookup.as_deref().unwrap_or("off"),
         reactors = config.reactors,
         max_connections = config.max_connections,
         data_dir = %data_dir.path().display(),
@@ -68,15 +91,18 @@ fn answer_signals(signals: Signals, stopper: Stopper) -> std::io::Result<()> {
         .map(drop)
 }
 
-/// The key that an operator changes.
-fn key_of(error: &StartError) -> &'static str {
-    match error {
+/// The key that an operator changes; none: the error names a file and its line.
+fn key_of(error: &StartError) -> Option<&'static str> {
+    Some(match error {
         StartError::Listen(..) => "listen",
         StartError::Pin { .. } => "pin",
         StartError::OpenFiles { .. } => "max_connections",
         StartError::Store(LogsError::Rewrite(..)) | StartError::System(..) => "reactors",
         StartError::Store(..) => "data_dir",
-    }
+        StartError::Lookup(LookupError::Listen(..) | LookupError::System(_)) => "lookup.listen",
+        StartError::Lookup(LookupError::Config(key, _)) => key,
+        StartError::Lookup(LookupError::Nodes(_)) | StartError::Access(_) => return None,
+    })
 }
 
 fn name(signal: Signal) -> &'static str {

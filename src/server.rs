@@ -3,17 +3,20 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use crate::access::{Access, AccessError};
 use crate::config::resolved::{Config, Durability};
 use crate::counters::AllCounters;
 use crate::data_dir::DataDir;
 use crate::ids::ReactorId;
 use crate::limits;
 use crate::logs::{Logs, LogsError};
+use crate::lookup::{Lookup, LookupError, LookupShared};
 use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
@@ -45,6 +48,10 @@ pub enum StartError {
     },
     /// The stored sessions can't be had.
     Store(LogsError),
+    /// A file of `[access]` can't be used.
+    Access(AccessError),
+    /// The lookup can't be had.
+    Lookup(LookupError),
     /// The system does not give what a reactor is made of: file descriptors, a thread.
     System(&'static str, io::Error),
 }
@@ -52,7 +59,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(address, error) => {
+            Self::Listen(address, error) | Self::Lookup(LookupError::Listen(address, error)) => {
                 write!(f, "cannot listen on {address}: ")?;
                 let port = address.port();
                 match error.kind() {
@@ -85,6 +92,8 @@ impl fmt::Display for StartError {
                 "{limit} open files are too few: each reactor needs {needed}; raise the limit, or run more reactors, or lower max_connections"
             ),
             Self::Store(error) => error.fmt(f),
+            Self::Access(error) => error.fmt(f),
+            Self::Lookup(error) => error.fmt(f),
             Self::System(what, error) => write!(
                 f,
                 "cannot start: {what}: {error}; run fewer reactors, or raise the limits of threads, open files and memory"
@@ -97,12 +106,17 @@ impl std::error::Error for StartError {}
 
 /// Begins the drain of a server, from any thread that shares the fd table of the one that started it.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<Lines>);
+pub struct Stopper {
+    lines: Arc<Lines>,
+    draining: Arc<AtomicBool>,
+}
 
 impl Stopper {
     /// As [`Server::shutdown`].
     pub fn shutdown(&self) {
-        self.0.give(Order::Drain);
+        // No ticket names a node whose reactors have stopped to listen.
+        self.draining.store(true, Ordering::Relaxed);
+        self.lines.give(Order::Drain);
     }
 }
 
@@ -116,6 +130,10 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     /// Tells each reactor that all are set up; dropped, that it must not begin.
     go: Vec<mpsc::Sender<()>>,
+    /// Said to the lookup before the reactors hear of it.
+    draining: Arc<AtomicBool>,
+    /// Answers to the very end: it sends elsewhere whoever is told to go.
+    lookup: Option<Lookup>,
     /// Dropped last: what the reactors have written is synced then.
     _logs: Option<Arc<Logs>>,
 }
@@ -167,6 +185,8 @@ impl Server {
             lines: Arc::new(lines),
             threads: Vec::with_capacity(reactors),
             go: Vec::with_capacity(reactors),
+            draining: Arc::default(),
+            lookup: None,
             _logs: logs.cloned(),
         };
         let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
@@ -243,14 +263,41 @@ impl Server {
         &self.shared.counters
     }
 
+    /// Start the lookup, if the configuration has an address for it. `access` may change while it runs.
+    pub fn start_lookup(
+        &mut self,
+        config: &Config,
+        access: Arc<Mutex<Arc<Access>>>,
+    ) -> Result<(), StartError> {
+        let shared = LookupShared {
+            access,
+            shared: Arc::clone(&self.shared),
+            listen: self.addresses.clone(),
+            home_ports: None,
+            reactors: self.threads.len(),
+            max_connections: config.max_connections,
+            draining: Arc::clone(&self.draining),
+        };
+        self.lookup = Lookup::start(&config.lookup, shared).map_err(StartError::Lookup)?;
+        Ok(())
+    }
+
+    /// The lookup, if it was started.
+    pub fn lookup(&self) -> Option<&Lookup> {
+        self.lookup.as_ref()
+    }
+
     /// Begin to drain: no new connections, DISCONNECT 0x8B to those that there are. Returns at once.
     pub fn shutdown(&self) {
-        self.lines.give(Order::Drain);
+        self.stopper().shutdown();
     }
 
     /// For another thread to begin the drain while this one waits in [`Server::join`].
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.lines))
+        Stopper {
+            lines: Arc::clone(&self.lines),
+            draining: Arc::clone(&self.draining),
+        }
     }
 
     /// Wait for every reactor to end, which they do after [`Server::shutdown`]. An error: one panicked. (In a release build a panic ends
@@ -425,6 +472,53 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(connect(address, "next").1, 0);
+    }
+
+    /// The answer to a question for a ticket: its status, and its JSON.
+    fn ask(lookup: SocketAddr, client_id: &str) -> (u16, serde_json::Value) {
+        let mut http = TcpStream::connect(lookup).unwrap();
+        let question = format!(
+            "GET /v1/ticket?client_id={client_id} HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n"
+        );
+        http.write_all(question.as_bytes()).unwrap();
+        let mut answer = String::new();
+        http.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap())
+    }
+
+    #[test]
+    fn while_it_drains_tickets_lead_elsewhere_and_the_lookup_answers_to_the_end() {
+        let nodes = std::env::temp_dir().join(format!("nodes-{}.toml", std::process::id()));
+        let other = "[[node]]\nname = \"other\"\nendpoints = [\"mqtt://203.0.113.9:1883\"]\n";
+        std::fs::write(&nodes, other).unwrap();
+        for file in [std::path::PathBuf::new(), nodes.clone()] {
+            let alone = file.as_os_str().is_empty();
+            let mut config = config(2, 100);
+            config.lookup.listen = vec!["127.0.0.1:0".parse().unwrap()];
+            config.lookup.nodes = file;
+            let mut server = Server::start(&config).unwrap();
+            server.start_lookup(&config, Arc::default()).unwrap();
+            let lookup = server.lookup().unwrap().addresses()[0];
+            assert_eq!(ask(lookup, "phone").0, 200);
+            server.shutdown();
+            let (status, json) = ask(lookup, "phone");
+            let own = server.addresses()[0].port();
+            if alone {
+                assert_eq!((status, &json["fallback"]), (503, &serde_json::json!([])));
+            } else {
+                assert_eq!((status, &json["node"]), (200, &"other".into()));
+                let text = json.to_string();
+                assert!(!text.contains(&format!(":{own}")), "{text}");
+            }
+            server.join().unwrap();
+            assert!(
+                TcpStream::connect(lookup).is_err(),
+                "it ends with the server"
+            );
+        }
+        std::fs::remove_file(nodes).unwrap();
     }
 
     #[test]

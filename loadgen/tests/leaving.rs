@@ -18,6 +18,7 @@ const PHONES: u32 = 60;
 fn server(addr: SocketAddr) -> Server {
     let mut config = Config::new(2, PHONES + 8);
     config.listen = vec![addr];
+    config.lookup.listen.clear();
     Server::start(&config).unwrap()
 }
 

@@ -21,6 +21,7 @@ const PHONES: u32 = 60;
 fn serve() -> Server {
     let mut config = Config::new(2, 2 * PHONES + 64);
     config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    config.lookup.listen.clear();
     Server::start(&config).unwrap()
 }
 

@@ -23,6 +23,7 @@ impl Here {
     fn at(addr: SocketAddr) -> Self {
         let mut config = Config::new(2, 2000);
         config.listen = vec![addr];
+        config.lookup.listen.clear();
         let server = Server::start(&config).unwrap();
         Self {
             addr: server.addresses()[0],

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::resolved::{Config, Durability, LogFormat, QueueFull};
+use super::resolved::{AskMethod, Config, Durability, LogFormat, Method, QueueFull};
 use super::value::{Kind, Value};
 use crate::limits;
 
@@ -107,6 +107,32 @@ impl Field for PathBuf {
     }
 }
 
+impl Field for String {
+    fn value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+    fn from(value: Value) -> Option<Self> {
+        if let Value::Text(text) = value {
+            Some(text)
+        } else {
+            None
+        }
+    }
+}
+
+impl Field for Vec<String> {
+    fn value(&self) -> Value {
+        Value::List(self.clone())
+    }
+    fn from(value: Value) -> Option<Self> {
+        if let Value::List(list) = value {
+            Some(list)
+        } else {
+            None
+        }
+    }
+}
+
 impl Field for Vec<SocketAddr> {
     fn value(&self) -> Value {
         Value::List(self.iter().map(ToString::to_string).collect())
@@ -137,9 +163,39 @@ macro_rules! choice_field {
     };
 }
 
+/// Several of a choice.
+macro_rules! choices_field {
+    ($choice:ty) => {
+        impl Field for Vec<$choice> {
+            fn value(&self) -> Value {
+                let word = |one: &$choice| match one.value() {
+                    Value::Text(word) => word,
+                    _ => unreachable!("a choice is a word"),
+                };
+                Value::List(self.iter().map(word).collect())
+            }
+            fn from(value: Value) -> Option<Self> {
+                let Value::List(list) = value else {
+                    return None;
+                };
+                list.into_iter()
+                    .map(|word| <$choice as Field>::from(Value::Text(word)))
+                    .collect()
+            }
+        }
+    };
+}
+
+choices_field!(Method);
+choices_field!(AskMethod);
+choice_field!(AskMethod, ASK_METHODS: "open" => AskMethod::Open, "app" => AskMethod::App, "jwt" => AskMethod::Jwt);
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
 choice_field!(Durability, DURABILITY: "process" => Durability::Process, "disk" => Durability::Disk);
 choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
+choice_field!(
+    Method, METHODS:
+    "open" => Method::Open, "ticket" => Method::Ticket, "password-file" => Method::PasswordFile, "jwt" => Method::Jwt, "http" => Method::Http
+);
 choice_field!(
     tracing::Level, LOG_LEVELS:
     "error" => tracing::Level::ERROR, "warn" => tracing::Level::WARN, "info" => tracing::Level::INFO,
@@ -198,12 +254,80 @@ keys! {
         "Connections held at most, over all reactors; auto is what this machine allows.";
     drain_timeout: seconds(0, 3600),
         "Time between SIGTERM and the end, at most.";
+    auth: Kind::Words(METHODS),
+        "How clients may prove who they are; open lets in whoever has no password.";
+    allow_open: Kind::Switch,
+        "Needed to listen on more than loopback with open in auth.";
     log.format: Kind::Choice(LOG_FORMATS),
         "Log lines as text or as one JSON object each.";
     log.level: Kind::Choice(LOG_LEVELS),
         "The least severe level that is logged.";
     log.connections: Kind::Switch,
         "One log line for each connection that opens or closes.";
+    access.keys: Kind::OptionalPath,
+        "Keys that sign and verify tickets; this and the other files are read again on SIGHUP.";
+    access.apps: Kind::OptionalPath,
+        "Apps (tenants), their secrets and limits.";
+    access.passwords: Kind::OptionalPath,
+        "Users and hashes of their passwords; `stillwire passwd` writes it.";
+    access.issuers: Kind::OptionalPath,
+        "Issuers whose JWTs are taken.";
+    access.acl: Kind::OptionalPath,
+        "Rules for topics; without a file everything is allowed, with an empty one nothing.";
+    access.revoked: Kind::OptionalPath,
+        "Tokens, clients and apps that are out.";
+    access.clock_skew: seconds(0, 3600),
+        "How far the clocks of those who sign tokens may be off.";
+    access.http_url: Kind::OptionalUrl,
+        "Where the http method asks.";
+    access.http_timeout: count(10, 60_000),
+        "Milliseconds that the hook may take.";
+    access.http_cache: seconds(0, 86_400),
+        "How long an answer of the hook is good for; 0: it is asked each time.";
+    access.address_connects: count(0, 1_000_000),
+        "Connects a second of one address (IPv6: one /64); 0: any number.";
+    access.address_failures: count(0, 1_000_000),
+        "Failed connects a minute of one address; 0: any number.";
+    access.client_connects: count(0, 1_000_000),
+        "Connects a second with one client id; 0: any number.";
+    access.client_failures: count(0, 1_000_000),
+        "Failed connects a minute with one client id; 0: any number. Who knows an id can lock it out.";
+    lookup.listen: Kind::OptionalAddresses,
+        "Addresses for the lookup, which gives tickets over HTTP; none: there is no lookup.";
+    lookup.ask: Kind::Words(ASK_METHODS),
+        "Who may ask for a ticket: whoever does, an app's back end by its secret, a client by its app's JWT.";
+    lookup.allow_open: Kind::Switch,
+        "Needed for a lookup on more than loopback with open in ask.";
+    lookup.node: Kind::Text,
+        "This node's name in tickets; empty: the machine's.";
+    lookup.labels: Kind::Texts,
+        "What is said of this node, as name=value; who asks with the same is sent here first.";
+    lookup.advertise: Kind::Texts,
+        "Where clients reach this node, such as mqtts://203.0.113.7:8883 fra-1.example.org; none: where it listens.";
+    lookup.nodes: Kind::OptionalPath,
+        "A file of nodes that tickets may name beside this one.";
+    lookup.ttl: seconds(10, 30 * 86_400),
+        "How long a ticket holds.";
+    lookup.pace_floor: count(1, 10_000_000),
+        "Connects a second that tickets are given for in any case.";
+    lookup.pace_ceiling: count(1, 10_000_000),
+        "Connects a second that tickets are given for at most; what is between follows from what the reactors take.";
+    lookup.pace_horizon: seconds(0, 3600),
+        "How long a ticket may ask a client to wait in a storm; beyond it the answer is 503.";
+    lookup.rate: count(0, 10_000_000),
+        "Questions a second that are answered; the others get 429; 0: all are.";
+    lookup.retry_min: seconds(1, 3600),
+        "What tickets say of retries: the first window.";
+    lookup.retry_max: seconds(1, 86_400),
+        "What tickets say of retries: the longest window.";
+    lookup.keep_alive: seconds(0, U16),
+        "What tickets say of the keep alive: what to begin with.";
+    lookup.keep_alive_min: seconds(0, U16),
+        "What tickets say of the keep alive: the shortest.";
+    lookup.keep_alive_max: seconds(0, U16),
+        "What tickets say of the keep alive: the longest.";
+    lookup.max_connection_age: seconds(0, U32),
+        "What tickets say of a connection's age, after which the client is to come anew; 0: it may last.";
     mqtt.max_packet_size: bytes(64, limits::LARGEST_PACKET),
         "Largest packet a client may send, fixed header included.";
     mqtt.max_connect_size: bytes(64, limits::LARGEST_CONNECT as u64),
@@ -268,8 +392,20 @@ mod tests {
                     .iter()
                     .map(|word| Value::Text((*word).to_owned()))
                     .collect(),
+                Kind::Words(words) => vec![Value::List(
+                    words.iter().map(|word| (*word).to_owned()).collect(),
+                )],
                 Kind::Path => vec![Value::Text("/a".to_owned())],
+                Kind::OptionalPath => {
+                    vec![Value::Text("/a".to_owned()), Value::Text(String::new())]
+                }
+                Kind::OptionalUrl => vec![Value::Text("http://[::1]:1/a".to_owned())],
                 Kind::Addresses => vec![Value::List(vec!["[::1]:1".to_owned()])],
+                Kind::OptionalAddresses | Kind::Texts => vec![
+                    Value::List(vec!["[::1]:1".to_owned()]),
+                    Value::List(Vec::new()),
+                ],
+                Kind::Text => vec![Value::Text(String::new())],
             };
             let mut config = Config::new(1, 1);
             let default = (key.get)(&config);
@@ -326,8 +462,16 @@ mod tests {
             Kind::Seconds { .. } => "seconds",
             Kind::Switch => "boolean",
             Kind::Choice(_) => &key.kind.accepts().replace("one of ", ""),
+            Kind::Words(_) => &key
+                .kind
+                .accepts()
+                .replace("a list of one or more of", "list of"),
             Kind::Path => "path",
-            Kind::Addresses => "list of addresses",
+            Kind::OptionalPath => "path or `\"\"`",
+            Kind::OptionalUrl => "http URL or `\"\"`",
+            Kind::Addresses | Kind::OptionalAddresses => "list of addresses",
+            Kind::Text => "string",
+            Kind::Texts => "list of strings",
         };
         let range = key
             .kind

@@ -22,8 +22,16 @@ pub struct Config {
     pub max_connections: u32,
     /// Seconds between SIGTERM and the end, at most.
     pub drain_timeout: u32,
+    /// How clients may prove who they are.
+    pub auth: Vec<Method>,
+    /// Listening beyond loopback is meant, though `auth` lets in whoever comes.
+    pub allow_open: bool,
     /// What is logged and how.
     pub log: Log,
+    /// Who may do what: files, the hook, throttles.
+    pub access: Access,
+    /// Tickets.
+    pub lookup: Lookup,
     /// The protocol's limits and policies.
     pub mqtt: Mqtt,
 }
@@ -42,13 +50,22 @@ impl Config {
             commit_delay: 0,
             max_connections,
             drain_timeout: 10,
+            auth: vec![Method::Open],
+            allow_open: false,
             log: Log {
                 format: LogFormat::Text,
                 level: tracing::Level::INFO,
                 connections: false,
             },
+            access: Access::default(),
+            lookup: Lookup::default(),
             mqtt: Mqtt::default(),
         }
+    }
+
+    /// Whether a client needs to prove nothing.
+    pub fn is_open(&self) -> bool {
+        self.auth.contains(&Method::Open)
     }
 }
 
@@ -70,6 +87,75 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// A way to be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Whoever presents no password is admitted.
+    Open,
+    /// A ticket of our own, as the password.
+    Ticket,
+    /// A user name and password of the password file.
+    PasswordFile,
+    /// A JWT of another issuer, as the password.
+    Jwt,
+    /// Whatever the HTTP hook says yes to.
+    Http,
+}
+
+/// Who may do what. Paths are empty where there is no such file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Keys that sign and verify tickets.
+    pub keys: PathBuf,
+    /// Tenants, their secrets and limits.
+    pub apps: PathBuf,
+    /// Users and hashes of their passwords.
+    pub passwords: PathBuf,
+    /// Issuers of other JWTs.
+    pub issuers: PathBuf,
+    /// Rules for topics.
+    pub acl: PathBuf,
+    /// Tokens, clients and tenants that are out.
+    pub revoked: PathBuf,
+    /// Seconds that the clocks of those who sign may be off.
+    pub clock_skew: u32,
+    /// Where the hook is asked; empty: nowhere.
+    pub http_url: String,
+    /// Milliseconds that the hook may take.
+    pub http_timeout: u32,
+    /// Seconds that an answer of the hook is good for; 0: it is asked each time.
+    pub http_cache: u32,
+    /// Connects a second of one address; 0: any number.
+    pub address_connects: u32,
+    /// Failed connects a minute of one address; 0: any number.
+    pub address_failures: u32,
+    /// Connects a second with one client id; 0: any number.
+    pub client_connects: u32,
+    /// Failed connects a minute with one client id; 0: any number.
+    pub client_failures: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            keys: PathBuf::new(),
+            apps: PathBuf::new(),
+            passwords: PathBuf::new(),
+            issuers: PathBuf::new(),
+            acl: PathBuf::new(),
+            revoked: PathBuf::new(),
+            clock_skew: 30,
+            http_url: String::new(),
+            http_timeout: 2000,
+            http_cache: 60,
+            address_connects: 0,
+            address_failures: 60,
+            client_connects: 0,
+            client_failures: 0,
+        }
+    }
 }
 
 /// What outlives what.
@@ -166,6 +252,91 @@ impl Default for Mqtt {
             max_retained: 1_000_000,
             max_retained_bytes: 1 << 30,
             sys_interval: 10,
+        }
+    }
+}
+
+/// Who may ask the lookup for a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AskMethod {
+    /// Whoever asks.
+    Open,
+    /// An app's back end, by the app's key and secret.
+    App,
+    /// Whoever has a JWT of the app's issuer.
+    Jwt,
+}
+
+/// The lookup. Seconds and counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Addresses for HTTP; none: there is no lookup.
+    pub listen: Vec<SocketAddr>,
+    /// Who may ask.
+    pub ask: Vec<AskMethod>,
+    /// Listening beyond loopback is meant, though whoever comes gets a ticket.
+    pub allow_open: bool,
+    /// This node's name; empty: the machine's.
+    pub node: String,
+    /// What is said of this node, as `name=value`.
+    pub labels: Vec<String>,
+    /// Where clients reach this node, if not where it listens.
+    pub advertise: Vec<String>,
+    /// A file of other nodes; empty: none.
+    pub nodes: PathBuf,
+    /// How long a ticket holds.
+    pub ttl: u32,
+    /// Connects a second that tickets are given for in any case.
+    pub pace_floor: u32,
+    /// Connects a second that tickets are given for at most.
+    pub pace_ceiling: u32,
+    /// How far ahead slots are given.
+    pub pace_horizon: u32,
+    /// Questions a second that are answered; 0: any number.
+    pub rate: u32,
+    /// What tickets say of retries: the first window, and the longest.
+    pub retry_min: u32,
+    /// See [`Lookup::retry_min`].
+    pub retry_max: u32,
+    /// What tickets say of the keep alive: the usual one, and the bounds.
+    pub keep_alive: u16,
+    /// See [`Lookup::keep_alive`].
+    pub keep_alive_min: u16,
+    /// See [`Lookup::keep_alive`].
+    pub keep_alive_max: u16,
+    /// What tickets say of a connection's age; 0: it may last.
+    pub max_connection_age: u32,
+}
+
+impl Lookup {
+    /// Whether whoever asks gets a ticket.
+    pub fn is_open(&self) -> bool {
+        self.ask.contains(&AskMethod::Open)
+    }
+}
+
+impl Default for Lookup {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8090))],
+            ask: vec![AskMethod::Open],
+            allow_open: false,
+            node: String::new(),
+            labels: Vec::new(),
+            advertise: Vec::new(),
+            nodes: PathBuf::new(),
+            ttl: 3600,
+            // A tenth of what one core of 2020 accepts: no server is hurt, and what it can take is learned within seconds.
+            pace_floor: 4000,
+            pace_ceiling: 50_000,
+            pace_horizon: 120,
+            rate: 20_000,
+            retry_min: 1,
+            retry_max: 120,
+            keep_alive: 300,
+            keep_alive_min: 60,
+            keep_alive_max: 1200,
+            max_connection_age: 0,
         }
     }
 }

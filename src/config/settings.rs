@@ -1,11 +1,12 @@
 //! From what was typed to what the server runs with, and the origin of each value.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::error::{ConfigError, Origin, TooFewFiles};
 use super::keys::{self, KEYS};
-use super::resolved::Config;
+use super::resolved::{AskMethod, Config, Method};
 use super::value::Value;
 use super::written::{self, Entry, Flag};
 use crate::limits;
@@ -132,6 +133,110 @@ impl Settings {
                 self.config.max_connections, mqtt.max_sessions
             );
             return Err(self.contradiction("max_connections", "mqtt.max_sessions", what));
+        }
+        self.check_auth()?;
+        self.check_lookup()
+    }
+
+    /// What the lookup needs to be there, and what must not be the wrong way round.
+    fn check_lookup(&self) -> Result<(), ConfigError> {
+        let (lookup, access) = (&self.config.lookup, &self.config.access);
+        for (method, word, key, path) in [
+            (AskMethod::App, "app", "access.apps", &access.apps),
+            (AskMethod::Jwt, "jwt", "access.issuers", &access.issuers),
+        ] {
+            if lookup.ask.contains(&method) && path.as_os_str().is_empty() {
+                let what = format!("\"{word}\" needs {key}; set it, or take the method out");
+                return Err(self.contradiction("lookup.ask", key, what));
+            }
+        }
+        let is_beyond = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+        let beyond = lookup.listen.iter().find(is_beyond);
+        if let Some(address) = beyond.filter(|_| lookup.is_open() && !lookup.allow_open) {
+            let what = format!(
+                "{address} is not loopback and lookup.ask has \"open\", so that anybody there gets a ticket for any client; name other methods in lookup.ask, or mean it with lookup.allow_open = true"
+            );
+            return Err(self.contradiction("lookup.listen", "lookup.ask", what));
+        }
+        for (low, least, high, most) in [
+            (
+                "lookup.pace_floor",
+                lookup.pace_floor,
+                "lookup.pace_ceiling",
+                lookup.pace_ceiling,
+            ),
+            (
+                "lookup.retry_min",
+                lookup.retry_min,
+                "lookup.retry_max",
+                lookup.retry_max,
+            ),
+            (
+                "lookup.keep_alive_min",
+                lookup.keep_alive_min.into(),
+                "lookup.keep_alive",
+                lookup.keep_alive.into(),
+            ),
+            (
+                "lookup.keep_alive",
+                lookup.keep_alive.into(),
+                "lookup.keep_alive_max",
+                lookup.keep_alive_max.into(),
+            ),
+        ] {
+            if least > most {
+                let what =
+                    format!("{least} is more than {high} ({most}); lower this or raise that");
+                return Err(self.contradiction(low, high, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What each method of `auth` needs to be there, and that nobody opens a server to the world without a word.
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let access = &self.config.access;
+        for (method, word, key, given) in [
+            (
+                Method::Ticket,
+                "ticket",
+                "access.keys",
+                !access.keys.as_os_str().is_empty(),
+            ),
+            (
+                Method::PasswordFile,
+                "password-file",
+                "access.passwords",
+                !access.passwords.as_os_str().is_empty(),
+            ),
+            (
+                Method::Jwt,
+                "jwt",
+                "access.issuers",
+                !access.issuers.as_os_str().is_empty(),
+            ),
+            (
+                Method::Http,
+                "http",
+                "access.http_url",
+                !access.http_url.is_empty(),
+            ),
+        ] {
+            if self.config.auth.contains(&method) && !given {
+                let what = format!("\"{word}\" needs {key}; set it, or take the method out");
+                return Err(self.contradiction("auth", key, what));
+            }
+        }
+        let beyond = self
+            .config
+            .listen
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = beyond.filter(|_| self.config.is_open() && !self.config.allow_open) {
+            let what = format!(
+                "{address} is not loopback and auth has \"open\", so that anybody there gets in; name other methods in auth, or mean it with allow_open = true (--allow-open)"
+            );
+            return Err(self.contradiction("listen", "auth", what));
         }
         Ok(())
     }

@@ -81,10 +81,22 @@ pub enum Kind {
     Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A list of some of these words, each once.
+    Words(&'static [&'static str]),
     /// A path.
     Path,
+    /// A path, or nothing.
+    OptionalPath,
+    /// An address of a plain HTTP service, or nothing.
+    OptionalUrl,
     /// A list of ADDRESS:PORT.
     Addresses,
+    /// The same, or none.
+    OptionalAddresses,
+    /// Any text.
+    Text,
+    /// A list of texts, or none; what each has to be is for who uses them to say.
+    Texts,
 }
 
 /// Why a key doesn't accept a value.
@@ -134,8 +146,23 @@ impl Kind {
             (Self::Path, Raw::Text(text)) if !text.is_empty() && !text.contains('\0') => {
                 Ok(Value::Text(text.clone()))
             }
-            (Self::Choice(_) | Self::Path, Raw::Text(text)) => Err(self.unreadable(text)),
-            (Self::Addresses, Raw::List(items)) => self.addresses(items),
+            (Self::OptionalPath, Raw::Text(text)) if !text.contains('\0') => {
+                Ok(Value::Text(text.clone()))
+            }
+            (Self::OptionalUrl, Raw::Text(text)) if text.is_empty() || is_plain_http(text) => {
+                Ok(Value::Text(text.clone()))
+            }
+            (Self::Text, Raw::Text(text)) if !text.contains('\0') => Ok(Value::Text(text.clone())),
+            (
+                Self::Choice(_) | Self::Path | Self::OptionalPath | Self::OptionalUrl | Self::Text,
+                Raw::Text(text),
+            ) => Err(self.unreadable(text)),
+            (Self::Words(words), Raw::List(items)) => self.words(words, items),
+            (Self::OptionalAddresses, Raw::List(items)) if items.is_empty() => {
+                Ok(Value::List(Vec::new()))
+            }
+            (Self::Addresses | Self::OptionalAddresses, Raw::List(items)) => self.addresses(items),
+            (Self::Texts, Raw::List(items)) => self.texts(items),
             _ => Err(Fault::WrongType {
                 expected: self.accepts(),
                 found: raw.type_name(),
@@ -163,8 +190,18 @@ impl Kind {
                         .join(", ")
                 )
             }
+            Self::Words(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                format!("a list of one or more of {}", words.join(", "))
+            }
             Self::Path => "a string that is a path".to_owned(),
-            Self::Addresses => {
+            Self::OptionalPath => "a string that is a path, or \"\"".to_owned(),
+            Self::OptionalUrl => {
+                "a string such as \"http://127.0.0.1:8000/auth\", or \"\"".to_owned()
+            }
+            Self::Text => "a string".to_owned(),
+            Self::Texts => "a list of strings".to_owned(),
+            Self::Addresses | Self::OptionalAddresses => {
                 "a list of strings such as [\"0.0.0.0:1883\", \"[::]:1883\"]".to_owned()
             }
         }
@@ -284,12 +321,54 @@ impl Kind {
         Ok(Value::List(list))
     }
 
+    fn texts(&self, items: &[Raw]) -> Result<Value, Fault> {
+        let text = |item: &Raw| match item {
+            Raw::Text(text) => Ok(text.clone()),
+            other => Err(Fault::WrongType {
+                expected: self.accepts(),
+                found: other.type_name(),
+            }),
+        };
+        items
+            .iter()
+            .map(text)
+            .collect::<Result<_, _>>()
+            .map(Value::List)
+    }
+
+    fn words(&self, words: &[&str], items: &[Raw]) -> Result<Value, Fault> {
+        let mut list: Vec<String> = Vec::new();
+        for item in items {
+            match item {
+                Raw::Text(text) if words.contains(&text.as_str()) && !list.contains(text) => {
+                    list.push(text.clone());
+                }
+                Raw::Text(text) => return Err(self.unreadable(text)),
+                other => {
+                    return Err(Fault::WrongType {
+                        expected: self.accepts(),
+                        found: other.type_name(),
+                    });
+                }
+            }
+        }
+        if list.is_empty() {
+            return Err(self.unreadable("[]"));
+        }
+        Ok(Value::List(list))
+    }
+
     fn unreadable(&self, text: &str) -> Fault {
         Fault::Unreadable {
             found: text.to_owned(),
             expected: self.accepts(),
         }
     }
+}
+
+/// Whether it is a URL that a client without TLS can ask.
+fn is_plain_http(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "http" && url.has_host())
 }
 
 /// A TOML basic string.

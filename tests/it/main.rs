@@ -24,6 +24,7 @@ mod full;
 mod greedy;
 mod hostile;
 mod limits;
+mod lookup;
 mod message;
 mod order;
 mod queue;
