@@ -81,6 +81,9 @@ pub(crate) struct Given {
     /// Address for plain MQTT over TCP; may be repeated [default: 127.0.0.1:1883]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<String>,
+    /// Address of the lookup, which gives tickets over HTTP; may be repeated; off: none [default: 127.0.0.1:8090]
+    #[arg(long, value_name = "ADDR:PORT")]
+    lookup: Vec<String>,
     /// Reactor threads, 1 to 1024 [default: one a core]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     reactors: Option<String>,
@@ -114,6 +117,12 @@ impl Given {
         if !self.listen.is_empty() {
             let addresses = self.listen.iter().cloned().map(Raw::Text).collect();
             given("--listen", "listen", Raw::List(addresses));
+        }
+        if !self.lookup.is_empty() {
+            let is_on = *self.lookup != ["off"];
+            let addresses = self.lookup.iter().filter(|_| is_on).cloned();
+            let addresses = addresses.map(Raw::Text).collect();
+            given("--lookup", "lookup.listen", Raw::List(addresses));
         }
         if let Some(reactors) = &self.reactors {
             given("--reactors", "reactors", Raw::from_flag(reactors));
@@ -222,6 +231,8 @@ mod tests {
             "[::1]:1",
             "--listen",
             "[::1]:2",
+            "--lookup",
+            "off",
             "--reactors",
             "2",
             "--data-dir",
@@ -238,7 +249,7 @@ mod tests {
             panic!("not understood")
         };
         let flags = given.flags();
-        assert_eq!(flags.len(), 6);
+        assert_eq!(flags.len(), 7);
         for flag in &flags {
             assert!(typed.contains(&flag.name));
             stillwire::config::written::from_flag(flag).unwrap();

@@ -103,6 +103,8 @@ counters! {
     mail_waits,
     /// Longest turn since the last tick, in microseconds.
     turn_micros,
+    /// How late the loop is, in microseconds: how late it saw the last tick, or its longest turn since the one before, if that is more.
+    lag_micros,
 
     // The protocol; the shard counts.
     /// Packets received, PUBLISH included.

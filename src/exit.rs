@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use stillwire::access::AccessError;
 use stillwire::config::{ConfigError, Origin};
 use stillwire::data_dir::DataDirError;
+use stillwire::lookup::LookupError;
 use stillwire::server::StartError;
 
 /// Every exit code and when it is used; `--help` prints it, README.md has it as a table.
@@ -77,20 +78,30 @@ impl Failure {
             }
             Self::Config(_)
             | Self::Access(_)
-            | Self::Start(_, StartError::OpenFiles { .. } | StartError::Access(_)) => CONFIG,
+            | Self::Start(
+                _,
+                StartError::OpenFiles { .. }
+                | StartError::Access(_)
+                | StartError::Lookup(LookupError::Config(..) | LookupError::Nodes(_)),
+            ) => CONFIG,
             Self::DataDir(DataDirError::Taken(..)) => TAKEN,
             Self::DataDir(_) | Self::Output(_) | Self::Start(_, StartError::Store(_)) => {
                 INPUT_OUTPUT
             }
-            Self::Start(_, StartError::Listen(_, error))
-                if error.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                NO_PERMISSION
-            }
-            Self::Start(_, StartError::Listen(..)) => UNAVAILABLE,
             Self::Start(
                 _,
-                StartError::Pin { .. } | StartError::Gate(_) | StartError::System(..),
+                StartError::Listen(_, error) | StartError::Lookup(LookupError::Listen(_, error)),
+            ) if error.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
+            Self::Start(
+                _,
+                StartError::Listen(..) | StartError::Lookup(LookupError::Listen(..)),
+            ) => UNAVAILABLE,
+            Self::Start(
+                _,
+                StartError::Pin { .. }
+                | StartError::Gate(_)
+                | StartError::System(..)
+                | StartError::Lookup(LookupError::System(_)),
             )
             | Self::Reactor(_)
             | Self::Signals(_) => SYSTEM,

@@ -4,6 +4,7 @@
 //!    phones ──► reactor 0 ─┐   one per core, pinned, shares nothing: its own fd table (where one is too small for all), mio::Poll, listeners, slots,
 //!    phones ──► reactor 1 ─┼─► timing wheel, outbox and shard: sessions, subscriptions, queues, retained messages, counters
 //!    phones ──► reactor N ─┘   reactors talk only through mailboxes (rings of batches, one wake-up a batch)
+//!    phones ──► lookup         tickets over HTTP: its own listener and fd table, alive whatever the reactors do
 //!               gate           checks passwords and asks the HTTP hook, where `auth` has them
 //!               main           starts them, waits for SIGTERM or SIGINT, drains them
 //! ```
@@ -30,11 +31,12 @@
 //! | [`sys`] | socket options, fd tables and passing, affinity, limits of the machine: all `unsafe` | policy |
 //! | [`transport`] | bytes from and to a socket | protocol |
 //! | [`reactor`] | the loop: accept, hand over, read, drive the shard, write | decide what MQTT means |
+//! | [`lookup`] | tickets: who may ask, which node, which slot | touch a session, wait for a reactor |
 //! | [`logs`] | where the logs are, who writes which, another number of them | serve |
 //! | [`server`] | threads: start, drain, end | |
 //!
 //! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store`, `access` ←
-//! `routing`, `gate` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
+//! `routing`, `gate` ← `sys`, `transport` ← `reactor` ← `lookup` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
 //! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
 pub mod access;
@@ -46,6 +48,7 @@ pub mod gate;
 pub mod ids;
 pub mod limits;
 pub mod logs;
+pub mod lookup;
 pub mod reactor;
 pub mod routing;
 pub mod server;

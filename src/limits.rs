@@ -497,3 +497,70 @@ pub const HOOK_CACHE: usize = 1 << 16;
 
 /// Stack of the gate's threads: argon2 keeps its memory on the heap.
 pub const GATE_STACK: usize = 512 << 10;
+// ---- lookup ----
+
+/// Stack of the lookup's thread: what recurses in it is the JSON reader, which bounds its own depth at 128.
+pub const LOOKUP_STACK: usize = 1 << 20;
+
+/// Connections the lookup holds; who comes beyond is answered 503 at once. Each costs two small buffers, so these are 64 MB at the very most.
+pub const LOOKUP_CONNECTIONS: usize = 2048;
+
+/// Addresses the lookup listens on.
+pub const LOOKUP_LISTENERS: usize = 8;
+
+/// Pending connections of the lookup's listener: a storm's first seconds.
+pub const LOOKUP_BACKLOG: i32 = 4096;
+
+/// Bytes of a request's line and headers. The longest client identifier that is taken, each byte percent-encoded, is 3 KB of it, a JWT 2 KB.
+pub const LOOKUP_HEAD_BYTES: usize = 16 << 10;
+
+/// Headers of a request; browsers send twenty, proxies add ten.
+pub const LOOKUP_HEADERS: usize = 64;
+
+/// Bytes of a request's body: the longest client identifier, each byte escaped, and the labels.
+pub const LOOKUP_BODY_BYTES: usize = 16 << 10;
+
+/// Time for a request's line and headers to be whole, from the last answer or from the start: so it is also the time a connection may idle.
+pub const LOOKUP_HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// Time for a request's body to be whole.
+pub const LOOKUP_BODY_TIME: Duration = Duration::from_secs(5);
+
+/// Time for a peer to take some of what is written.
+pub const LOOKUP_WRITE_TIME: Duration = Duration::from_secs(10);
+
+/// Characters of a client identifier that is given a ticket, which are up to 1,024 bytes: the token carries it, and so does every CONNECT.
+pub const LOOKUP_CLIENT_ID_CHARS: usize = 256;
+
+/// Labels of a node, or of who asks.
+pub const LOOKUP_LABELS: usize = 16;
+
+/// Bytes of a label's name, and of its value.
+pub const LOOKUP_LABEL_BYTES: usize = 64;
+
+/// Nodes of the table. The policy walks all of them for each ticket.
+pub const LOOKUP_NODES: usize = 1024;
+
+/// Addresses of one node.
+pub const LOOKUP_ADDRESSES: usize = 16;
+
+/// Nodes whose addresses stand in a ticket as endpoints, and as many again at most in its fallback list, which takes the client through an outage.
+pub const LOOKUP_ENDPOINT_NODES: usize = 2;
+/// See [`LOOKUP_ENDPOINT_NODES`].
+pub const LOOKUP_FALLBACK_NODES: usize = 4;
+
+/// Largest file of nodes that is read.
+pub const LOOKUP_NODES_FILE_BYTES: u64 = 1 << 20;
+
+/// Milliseconds until a slot that count as now: a cached ticket is used at once then, so many milliseconds early.
+pub const LOOKUP_NOW_MILLIS: u64 = 50;
+
+/// Time between two looks at what the reactors count: close to their tick, by which they tell how late they are.
+pub const LOOKUP_SAMPLE: Duration = Duration::from_millis(250);
+
+/// Loop lag from which on the reactors are given fewer connects: phones that are in would notice.
+pub const PACE_LAG_MICROS: u64 = 50_000;
+
+/// Loop lag at which a node counts as full, so that others are chosen while there are some.
+pub const FULL_LAG_MICROS: u64 = 250_000;
+const _: () = assert!(PACE_LAG_MICROS < FULL_LAG_MICROS);

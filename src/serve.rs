@@ -1,10 +1,14 @@
 //! `stillwire serve`: the server's life from the lock on its data directory to the last connection drained.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use stillwire::access::Access;
-use stillwire::config::Settings;
 use stillwire::config::resolved::Config;
+use stillwire::config::{Origin, Settings};
 use stillwire::data_dir::DataDir;
 use stillwire::logs::LogsError;
+use stillwire::lookup::LookupError;
 use stillwire::server::{Handle, Server, StartError};
 use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
@@ -44,13 +48,20 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     {
         warn!("auth has \"open\": whoever reaches {address} gets in without a password");
     }
-    let server = Server::open(config, &data_dir).map_err(|error| {
-        let origin = settings.origin(key_of(&error)).clone();
+    let failed = |error| {
+        let origin = key_of(&error).map_or(Origin::Default, |key| settings.origin(key).clone());
         Failure::Start(origin, error)
-    })?;
-    let listen: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    };
+    let mut server = Server::open(config, &data_dir).map_err(failed)?;
+    server.start_lookup(config).map_err(failed)?;
+    let named = |addresses: &[SocketAddr]| {
+        let named: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        named.join(" ")
+    };
+    let lookup = server.lookup().map(|lookup| named(lookup.addresses()));
     info!(
-        listen = listen.join(" "),
+        listen = named(server.addresses()),
+        lookup = lookup.as_deref().unwrap_or("off"),
         reactors = config.reactors,
         max_connections = config.max_connections,
         data_dir = %data_dir.path().display(),
@@ -87,29 +98,33 @@ fn answer_signals(signals: Signals, handle: Handle, config: Config) -> std::io::
         .map(drop)
 }
 
-/// Reads the files of access anew. One that is broken leaves everything as it was.
+/// Reads the files of access anew, and that of nodes. One that is broken leaves everything as it was.
 fn reload(handle: &Handle, config: &Config) {
     match Access::load(&config.access, &config.auth) {
         Ok(access) => {
-            handle.set_access(&std::sync::Arc::new(access));
+            handle.set_access(&Arc::new(access));
             info!("read who may come in, and what they may do, anew");
         }
-        Err(error) => {
-            error!("{error}; what was read before holds");
-        }
+        Err(error) => error!("{error}; what was read before holds"),
+    }
+    if let Err(error) = handle.reload_nodes(config) {
+        error!("{error}; the nodes that were read before hold");
     }
 }
 
-/// The key that an operator changes.
-fn key_of(error: &StartError) -> &'static str {
-    match error {
+/// The key that an operator changes; none: the error names a file and its line.
+fn key_of(error: &StartError) -> Option<&'static str> {
+    Some(match error {
         StartError::Listen(..) => "listen",
         StartError::Pin { .. } => "pin",
         StartError::OpenFiles { .. } => "max_connections",
-        StartError::Access(..) | StartError::Gate(_) => "auth",
+        StartError::Gate(_) => "auth",
         StartError::Store(LogsError::Rewrite(..)) | StartError::System(..) => "reactors",
         StartError::Store(..) => "data_dir",
-    }
+        StartError::Lookup(LookupError::Listen(..) | LookupError::System(_)) => "lookup.listen",
+        StartError::Lookup(LookupError::Config(key, _)) => key,
+        StartError::Lookup(LookupError::Nodes(_)) | StartError::Access(_) => return None,
+    })
 }
 
 fn name(signal: Signal) -> &'static str {

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::gate::{Answer, Gate, GateError};
 use crate::ids::{ConnId, ReactorId};
 use crate::limits;
 use crate::logs::{Logs, LogsError};
+use crate::lookup::{Lookup, LookupError, LookupShared, nodes};
 use crate::reactor::handover::Letter;
 use crate::reactor::seats::Seats;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
@@ -53,6 +55,8 @@ pub enum StartError {
     Gate(GateError),
     /// The stored sessions can't be had.
     Store(LogsError),
+    /// The lookup can't be had.
+    Lookup(LookupError),
     /// The system does not give what a reactor is made of: file descriptors, a thread.
     System(&'static str, io::Error),
 }
@@ -60,7 +64,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen(address, error) => {
+            Self::Listen(address, error) | Self::Lookup(LookupError::Listen(address, error)) => {
                 write!(f, "cannot listen on {address}: ")?;
                 let port = address.port();
                 match error.kind() {
@@ -95,6 +99,7 @@ impl fmt::Display for StartError {
             Self::Access(error) => error.fmt(f),
             Self::Gate(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
+            Self::Lookup(error) => error.fmt(f),
             Self::System(what, error) => write!(
                 f,
                 "cannot start: {what}: {error}; run fewer reactors, or raise the limits of threads, open files and memory"
@@ -107,18 +112,34 @@ impl std::error::Error for StartError {}
 
 /// Speaks to a server from any thread that shares the fd table of the one that started it.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Lines>);
+pub struct Handle {
+    lines: Arc<Lines>,
+    draining: Arc<AtomicBool>,
+    access: Arc<Mutex<Arc<Access>>>,
+    nodes: Option<Arc<nodes::Table>>,
+}
 
 impl Handle {
     /// As [`Server::shutdown`].
     pub fn shutdown(&self) {
-        self.0.give(Order::Drain);
+        // No ticket names a node whose reactors have stopped to listen.
+        self.draining.store(true, Ordering::Relaxed);
+        self.lines.give(Order::Drain);
     }
 
     /// Other rules hold from now on, for those who are in as well. Returns when every reactor has been told.
     pub fn set_access(&self, access: &Arc<Access>) {
-        for mailbox in self.0.boxes.iter() {
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(access);
+        for mailbox in self.lines.boxes.iter() {
             mailbox.post(Letter::Access(Arc::clone(access)), limits::RELOAD_PATIENCE);
+        }
+    }
+
+    /// The lookup reads the other nodes anew. After an error it knows those that it knew.
+    pub fn reload_nodes(&self, config: &Config) -> Result<(), LookupError> {
+        match &self.nodes {
+            Some(table) => crate::lookup::reload(table, &config.lookup),
+            None => Ok(()),
         }
     }
 }
@@ -135,6 +156,12 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     /// Tells each reactor that all are set up; dropped, that it must not begin.
     go: Vec<mpsc::Sender<()>>,
+    /// Said to the lookup before the reactors hear of it.
+    draining: Arc<AtomicBool>,
+    /// The rules that hold.
+    access: Arc<Mutex<Arc<Access>>>,
+    /// Answers to the very end: it sends elsewhere whoever is told to go.
+    lookup: Option<Lookup>,
     /// Dropped last: what the reactors have written is synced then.
     _logs: Option<Arc<Logs>>,
 }
@@ -191,6 +218,9 @@ impl Server {
             gate: None,
             threads: Vec::with_capacity(reactors),
             go: Vec::with_capacity(reactors),
+            draining: Arc::default(),
+            access: Arc::new(Mutex::new(Arc::clone(access))),
+            lookup: None,
             _logs: logs.cloned(),
         };
         server.gate = start_gate(config, &server.lines)?;
@@ -273,14 +303,42 @@ impl Server {
         &self.shared.counters
     }
 
+    /// Start the lookup, if the configuration has an address for it.
+    pub fn start_lookup(&mut self, config: &Config) -> Result<(), StartError> {
+        let shared = LookupShared {
+            access: Arc::clone(&self.access),
+            shared: Arc::clone(&self.shared),
+            listen: self.addresses.clone(),
+            home_ports: (config.home_ports > 0).then_some(config.home_ports),
+            reactors: self.threads.len(),
+            max_connections: config.max_connections,
+            draining: Arc::clone(&self.draining),
+        };
+        self.lookup = Lookup::start(&config.lookup, shared).map_err(StartError::Lookup)?;
+        Ok(())
+    }
+
+    /// The lookup, if it was started.
+    pub fn lookup(&self) -> Option<&Lookup> {
+        self.lookup.as_ref()
+    }
+
     /// Begin to drain: no new connections, DISCONNECT 0x8B to those that there are. Returns at once.
     pub fn shutdown(&self) {
-        self.lines.give(Order::Drain);
+        self.handle().shutdown();
     }
 
     /// For another thread to speak to the server while this one waits in [`Server::join`].
     pub fn handle(&self) -> Handle {
-        Handle(Arc::clone(&self.lines))
+        Handle {
+            lines: Arc::clone(&self.lines),
+            draining: Arc::clone(&self.draining),
+            access: Arc::clone(&self.access),
+            nodes: self
+                .lookup
+                .as_ref()
+                .map(|lookup| Arc::clone(lookup.table())),
+        }
     }
 
     /// Wait for every reactor to end, which they do after [`Server::shutdown`]. An error: one panicked. (In a release build a panic ends
@@ -508,6 +566,53 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(connect(address, "next").1, 0);
+    }
+
+    /// The answer to a question for a ticket: its status, and its JSON.
+    fn ask(lookup: SocketAddr, client_id: &str) -> (u16, serde_json::Value) {
+        let mut http = TcpStream::connect(lookup).unwrap();
+        let question = format!(
+            "GET /v1/ticket?client_id={client_id} HTTP/1.1\r\nhost: l\r\nconnection: close\r\n\r\n"
+        );
+        http.write_all(question.as_bytes()).unwrap();
+        let mut answer = String::new();
+        http.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap())
+    }
+
+    #[test]
+    fn while_it_drains_tickets_lead_elsewhere_and_the_lookup_answers_to_the_end() {
+        let nodes = std::env::temp_dir().join(format!("nodes-{}.toml", std::process::id()));
+        let other = "[[node]]\nname = \"other\"\nendpoints = [\"mqtt://203.0.113.9:1883\"]\n";
+        std::fs::write(&nodes, other).unwrap();
+        for file in [std::path::PathBuf::new(), nodes.clone()] {
+            let alone = file.as_os_str().is_empty();
+            let mut config = config(2, 100);
+            config.lookup.listen = vec!["127.0.0.1:0".parse().unwrap()];
+            config.lookup.nodes = file;
+            let mut server = Server::start(&config).unwrap();
+            server.start_lookup(&config).unwrap();
+            let lookup = server.lookup().unwrap().addresses()[0];
+            assert_eq!(ask(lookup, "phone").0, 200);
+            server.shutdown();
+            let (status, json) = ask(lookup, "phone");
+            let own = server.addresses()[0].port();
+            if alone {
+                assert_eq!((status, &json["fallback"]), (503, &serde_json::json!([])));
+            } else {
+                assert_eq!((status, &json["node"]), (200, &"other".into()));
+                let text = json.to_string();
+                assert!(!text.contains(&format!(":{own}")), "{text}");
+            }
+            server.join().unwrap();
+            assert!(
+                TcpStream::connect(lookup).is_err(),
+                "it ends with the server"
+            );
+        }
+        std::fs::remove_file(nodes).unwrap();
     }
 
     #[test]

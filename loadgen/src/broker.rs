@@ -21,6 +21,7 @@ impl Broker {
     pub(crate) fn start(reactors: usize, phones: u32) -> Result<Self, StartError> {
         let mut config = Config::new(reactors, phones + BESIDES as u32);
         config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        config.lookup.listen.clear();
         let server = Server::start(&config)?;
         Ok(Self {
             addresses: server.addresses().to_vec(),

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use crate::clock::{self, SECOND};
 use crate::fleet::{Fleet, FleetError};
+use crate::name::Name;
 use crate::orders::FleetPlan;
 use crate::preflight::{Machine, Need, Shortage};
 use crate::publisher::{PublishError, Publisher};
 use crate::report::Report;
+use crate::sampling::Server;
+use crate::tickets::AskError;
 use crate::watch::{Ended, Watch};
 
 /// A connection that isn't ready after this long has failed.
@@ -30,7 +33,9 @@ pub enum BeginError {
     /// Nobody answers there.
     NoBroker(SocketAddr, io::Error),
     /// The server's process isn't there.
-    NoProcess(u32, io::Error),
+    NoProcess(Server, io::Error),
+    /// The lookup gives no ticket.
+    NoTicket(SocketAddr, AskError),
     /// /proc couldn't be read.
     Proc(io::Error),
     /// Threads.
@@ -56,6 +61,10 @@ impl fmt::Display for BeginError {
                 f,
                 "can't watch the process {pid} ({error}); give the server's to --pid, or leave it out"
             ),
+            Self::NoTicket(addr, error) => write!(
+                f,
+                "no ticket from the lookup at {addr}: {error}; name another one with --lookup, or leave it out"
+            ),
             Self::Proc(error) => write!(f, "can't read the machine's limits: {error}"),
             Self::Fleet(error) => error.fmt(f),
             Self::Publish(error) => error.fmt(f),
@@ -76,6 +85,13 @@ pub fn check(machine: &Machine, plan: &FleetPlan, broadcasts: bool) -> Result<()
     let shortages = machine.check(&Need::of(plan, broadcasts));
     if !shortages.is_empty() {
         return Err(BeginError::Machine(shortages));
+    }
+    if let Some(tickets) = &plan.tickets {
+        // One question finds out all that could be wrong with it.
+        return match tickets.fetch(Name::of(plan.first).client_id()) {
+            Ok(_) | Err(AskError::Status(429 | 503, _)) => Ok(()),
+            Err(error) => Err(BeginError::NoTicket(tickets.lookup, error)),
+        };
     }
     for &target in &plan.targets {
         TcpStream::connect_timeout(&target, Duration::from_secs(3))

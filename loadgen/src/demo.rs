@@ -11,6 +11,7 @@ use crate::broker::Broker;
 use crate::connect::BeginError;
 use crate::preflight::{Fit, Machine};
 use crate::report::Report;
+use crate::sampling::Server;
 use crate::scenario::{Scenario, runner};
 use crate::units::grouped;
 use crate::watch::Watch;
@@ -62,7 +63,7 @@ pub fn run(
     let broker = Broker::start(reactors, phones).map_err(DemoError::Server)?;
     machine.beside_reactors(reactors);
     scenario.targets = broker.addresses().to_vec();
-    scenario.server = Some(std::process::id());
+    scenario.server = Some(Server::Pid(std::process::id()));
     watch.note("A server in this process.");
     let report = runner::run(&scenario, &machine, watch).map_err(DemoError::Begin)?;
     broker.stop().map_err(DemoError::End)?;

@@ -7,7 +7,10 @@
 
 mod connection;
 mod delivery;
+mod finding;
 mod leaving;
+
+pub(crate) use leaving::reset;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -79,6 +82,8 @@ pub(crate) struct Driver {
     rng: fastrand::Rng,
     scratch: Box<[u8]>,
     out: Vec<u8>,
+    /// How phones find the server; not there where they call the plan's addresses.
+    finding: Option<Box<finding::Finding>>,
     ending: bool,
 }
 
@@ -124,6 +129,7 @@ impl Driver {
         let mut rng = fastrand::Rng::new();
         let next = if count > 0 { rng.u32(0..count) } else { 0 };
         let now = clock::now();
+        let finding = finding::Finding::of(&shared.plan, phones.len(), now).map(Box::new);
         Ok(Self {
             shared,
             tally,
@@ -153,6 +159,7 @@ impl Driver {
             rng,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             out: Vec::with_capacity(256),
+            finding,
             ending: false,
         })
     }
@@ -229,7 +236,7 @@ impl Driver {
         let mut next = now + longest_wait(self.stride as usize);
         next = next.min(self.dial_ramp(now)).min(self.dial_returns(now));
         next = next.min(self.do_churn(now)).min(self.do_storm(now));
-        next = next.min(self.send_pings(now));
+        next = next.min(self.send_pings(now)).min(self.ask_lookup(now));
         if now >= self.next_check {
             self.next_check = now + SECOND;
             self.give_up_on_slow(now);
@@ -251,7 +258,7 @@ impl Driver {
             if planned > now {
                 break;
             }
-            self.dial(ramp.next, planned);
+            self.set_out(ramp.next, planned);
             ramp.next += 1;
             ramp.pace.advance(&mut self.rng);
         }
@@ -271,7 +278,7 @@ impl Driver {
             if let Some(Reverse((when, at))) = self.returns.pop()
                 && self.phones[at as usize].stage == Stage::Returning
             {
-                self.dial(at, when);
+                self.set_out(at, when);
             }
         }
         now
@@ -327,7 +334,10 @@ impl Driver {
             self.dialled.pop_front();
             let phone = &self.phones[at as usize];
             if phone.generation == generation
-                && !matches!(phone.stage, Stage::Away | Stage::Returning | Stage::Ready)
+                && !matches!(
+                    phone.stage,
+                    Stage::Away | Stage::Returning | Stage::Asking | Stage::Ready
+                )
             {
                 self.fail(at, Failure::Timeout, now);
             }

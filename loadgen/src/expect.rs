@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::histogram;
 use crate::report::course::Usage;
-use crate::report::{Messages, Report};
+use crate::report::{Messages, Report, Tickets};
 use crate::stats::Failure;
 use crate::units;
 
@@ -57,7 +57,7 @@ enum Unit {
 }
 
 /// Which latency a percentile is taken of, by the word before the dot.
-const LATENCIES: [&str; 8] = [
+const LATENCIES: [&str; 10] = [
     "delivery",
     "ready",
     "ping",
@@ -66,13 +66,15 @@ const LATENCIES: [&str; 8] = [
     "unicast1",
     "broadcast",
     "waited",
+    "ticket",
+    "paced",
 ];
 
 /// A figure's name, what it is, and its unit.
 type Named = (&'static str, &'static str, Unit);
 
 /// Figures that aren't percentiles.
-const FIGURES: [Named; 25] = [
+const FIGURES: [Named; 31] = [
     ("missing", "messages owed and never received", Unit::Count),
     ("duplicates", "messages received twice", Unit::Count),
     (
@@ -112,6 +114,28 @@ const FIGURES: [Named; 25] = [
     ("closed", "connections closed by the broker", Unit::Count),
     ("failed", "failed connections of all kinds", Unit::Count),
     ("pings_unanswered", "pings without an answer", Unit::Count),
+    ("tickets", "tickets that the lookup gave", Unit::Count),
+    (
+        "tickets_failed",
+        "questions to the lookup without an answer",
+        Unit::Count,
+    ),
+    (
+        "tickets_put_off",
+        "questions that the lookup put off",
+        Unit::Count,
+    ),
+    (
+        "cache_hits",
+        "calls with a ticket that was kept",
+        Unit::Count,
+    ),
+    (
+        "cache_saves",
+        "calls with a kept ticket because there was no new one",
+        Unit::Count,
+    ),
+    ("fallbacks", "calls to the fallback list", Unit::Count),
     ("ready", "phones ready at the end", Unit::Count),
     ("unready", "phones not ready at the end", Unit::Count),
     ("never_ready", "phones planned beyond the peak", Unit::Count),
@@ -185,6 +209,10 @@ impl Figure {
             // Nothing sent is nothing missing.
             Some(report.messages.as_ref().map_or(0, count) as f64)
         };
+        let tickets = |count: fn(&Tickets) -> u64| {
+            // Whoever asks nobody gets no wrong answer either.
+            Some(report.tickets.as_ref().map_or(0, count) as f64)
+        };
         let failures = |kinds: &[Failure]| {
             let n: u64 = kinds
                 .iter()
@@ -215,6 +243,12 @@ impl Figure {
             "closed" => failures(&[Failure::Closed]),
             "failed" => failures(&Failure::ALL),
             "pings_unanswered" => Some(connections.pings_unanswered as f64),
+            "tickets" => tickets(|t| t.fetched),
+            "tickets_failed" => tickets(|t| t.failed),
+            "tickets_put_off" => tickets(|t| t.put_off),
+            "cache_hits" => tickets(|t| t.cache_hits),
+            "cache_saves" => tickets(|t| t.cache_saves),
+            "fallbacks" => tickets(|t| t.fallbacks),
             "ready" => Some(connections.ready as f64),
             "unready" => unready(connections.ready),
             "never_ready" => unready(connections.peak),
@@ -254,6 +288,9 @@ impl Figure {
             "unacknowledged" => report.messages.as_ref().map_or(0, |m| m.published_unicast1),
             "refused" | "timeouts" | "resets" | "closed" | "failed" => report.connections.attempts,
             "pings_unanswered" => report.connections.pings,
+            "tickets_failed" | "tickets_put_off" => report
+                .tickets
+                .map_or(0, |t| t.fetched + t.failed + t.put_off),
             _ => return None,
         };
         Some(whole as f64)
@@ -282,6 +319,8 @@ fn percentile(report: &Report, of: &str, percent: f64) -> Option<f64> {
         "unicast1" => latency.unicast1.clone(),
         "broadcast" => latency.broadcast.clone(),
         "waited" => latency.waited.clone(),
+        "ticket" => latency.ticket.clone(),
+        "paced" => latency.paced.clone(),
         _ => None,
     }?;
     Some(packed.histogram().at(percent / 100.0) as f64)
@@ -490,6 +529,12 @@ pub fn usual() -> Vec<Expectation> {
     Expectation::parse_all(usual).unwrap_or_else(|_| unreachable!("a test reads them"))
 }
 
+/// What is expected besides, where phones have tickets: every question brings one.
+pub fn of_tickets() -> Vec<Expectation> {
+    Expectation::parse_all("tickets_failed=0,tickets_put_off=0")
+        .unwrap_or_else(|_| unreachable!("a test reads them"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -554,6 +599,22 @@ mod tests {
         ] {
             assert!(judged(met).1, "{met}: {}", judged(met).0);
         }
+        let mut with_tickets = report();
+        with_tickets.tickets = Some(Tickets {
+            fetched: 90,
+            put_off: 10,
+            ..Tickets::default()
+        });
+        for (met, text) in [
+            (true, "tickets=90"),
+            (true, "tickets_put_off<=10%"),
+            (true, "tickets_failed=0"),
+            (false, "tickets_put_off=0"),
+            (false, "ticket.p99<5ms"),
+        ] {
+            let judged = Expectation::parse(text).unwrap().judged(&with_tickets);
+            assert_eq!(judged.met, met, "{text}: {}", judged.measured);
+        }
         for unmet in ["p99<20ms", "ready=1k", "refused=0", "ready>99.9%"] {
             assert!(!judged(unmet).1, "{unmet}: {}", judged(unmet).0);
         }
@@ -578,6 +639,7 @@ mod tests {
             ("cpu<3s", "no share"),
             ("ready.<3s", "no figure"),
             ("=", "no figure"),
+            ("cache_hits>50%", "no whole"),
         ] {
             let error = Expectation::parse(wrong).unwrap_err();
             assert!(error.contains(says), "{wrong}: {error}");
@@ -588,7 +650,7 @@ mod tests {
                 .len(),
             2
         );
-        assert_eq!(usual().len(), 9);
+        assert_eq!((usual().len(), of_tickets().len()), (9, 2));
         assert!(usual()[4].in_words().starts_with("messages owed"));
     }
 }

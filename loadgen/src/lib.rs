@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Map: [`orders`] says what phones can be told, [`fleet`] and its threads (`driver`, `phone`, `script`) hold connections; [`publisher`] sends, [`ledger`] remembers what was sent,
-//! [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
+//! [`tickets`] say where phones call, if they ask a lookup; [`payload`] and [`verify`] say what of it arrived; [`stats`] counts. [`preflight`] and [`machine`] read what the machine allows and uses.
 //! [`watch`] keeps the course of it ([`recording`], [`sampling`]); [`live`], [`chart`] and [`report`] show it, [`expect`] judges it and
 //! [`output`] writes it. [`scenario`] is what is done,
 //! [`connect`] how it begins, and [`demo`] brings its own server. `unsafe` stands in [`sys`] alone.
@@ -43,6 +43,7 @@ pub mod script;
 pub mod sources;
 pub mod stats;
 pub mod sys;
+pub mod tickets;
 pub mod units;
 pub mod verify;
 pub mod watch;

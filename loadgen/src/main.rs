@@ -82,7 +82,7 @@ fn run(kind: Kind, shared: &Shared, interrupted: Arc<AtomicBool>) -> Result<Repo
     shared.show.check().map_err(|error| error.to_string())?;
     let machine = Machine::read().map_err(|error| BeginError::Proc(error).to_string())?;
     let mut watch = Watch::new(scenario.quiet, interrupted);
-    if matches!(kind, Kind::Demo(_)) && shared.addr.is_none() {
+    if matches!(kind, Kind::Demo(_)) && shared.addr.is_none() && scenario.tickets.is_none() {
         demo::run(scenario, machine, &mut watch).map_err(|error| error.to_string())
     } else {
         runner::run(&scenario, &machine, &mut watch).map_err(|error| error.to_string())

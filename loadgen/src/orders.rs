@@ -11,6 +11,7 @@ use crate::clock::SECOND;
 use crate::ledger::Ledger;
 use crate::script::Script;
 use crate::sources::Sources;
+use crate::tickets::Tickets;
 
 /// What a fleet does. All of it is plain data.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct FleetPlan {
     pub retry: bool,
     /// A message that takes longer than this is late.
     pub late: Duration,
+    /// Phones ask a lookup where to call; `targets` is then the fallback list that their app was delivered with.
+    pub tickets: Option<Tickets>,
 }
 
 /// Steady reconnects: a share of all phones each second, in the shape of a mobile network.
@@ -118,7 +121,8 @@ pub enum Back {
     AtOnce,
     /// Each at a random moment within this time.
     Within(Duration),
-    /// All of them, as soon as the broker takes a connection. Phones that were away already wait for it too.
+    /// All phones, whatever the fraction, as soon as the broker takes a connection again: it restarts, and ends the connections itself. Phones
+    /// that were away already wait for it too.
     WhenListening,
 }
 

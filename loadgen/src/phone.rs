@@ -13,6 +13,8 @@ pub(crate) enum Stage {
     Away,
     /// No connection, but a date for the next one.
     Returning,
+    /// No connection; the lookup is asked for a ticket.
+    Asking,
     /// The TCP handshake is under way.
     Calling,
     /// CONNECT sent.

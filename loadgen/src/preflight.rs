@@ -11,11 +11,14 @@ use crate::sources::Sources;
 use crate::units::{bytes, grouped};
 use crate::{machine, sys};
 
-/// Descriptors of a table that are not phones: standard streams, pollers, listeners that were copied, a reserve.
+/// Descriptors of a table that are not phones: standard streams, pollers, listeners that were copied, a reserve; and by default those to a lookup.
 const OTHER_FILES: u64 = 128;
 
 /// User-space bytes of a phone in the generator: itself, its line in the ledger, and what a histogram or a heap adds.
 const PHONE_BYTES: u64 = 128;
+
+/// What a ticket adds to it: 24 bytes, and the place of a token of 250 to 400 bytes.
+const TICKET_BYTES: u64 = 24 + 416;
 
 /// What a run needs.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct Need {
     pub broker_here: bool,
     /// All phones may receive at once.
     pub broadcasts: bool,
+    /// Connections of each thread to the lookup, if phones have tickets.
+    pub tickets: Option<usize>,
 }
 
 impl Need {
@@ -44,6 +49,7 @@ impl Need {
             targets: plan.targets.len(),
             broker_here: plan.targets.iter().any(|target| target.ip().is_loopback()),
             broadcasts,
+            tickets: plan.tickets.as_ref().map(|tickets| tickets.concurrency),
         }
     }
 }
@@ -171,7 +177,8 @@ impl Machine {
     pub fn check(&self, need: &Need) -> Vec<Shortage> {
         let phones = u64::from(need.phones);
         let mut shortages = Vec::new();
-        let files = phones.div_ceil(need.threads.max(1) as u64) + OTHER_FILES;
+        let lookup = need.tickets.unwrap_or(0) as u64;
+        let files = phones.div_ceil(need.threads.max(1) as u64) + lookup + OTHER_FILES;
         if files > self.open_files {
             shortages.push(Shortage::Files {
                 need: files,
@@ -193,7 +200,12 @@ impl Machine {
                 have: self.tcp_buffers,
             });
         }
-        let each = Self::bytes_per_phone(need.broker_here);
+        let tickets = if need.tickets.is_some() {
+            TICKET_BYTES
+        } else {
+            0
+        };
+        let each = Self::bytes_per_phone(need.broker_here) + tickets;
         if phones * each > self.memory {
             shortages.push(Shortage::Memory {
                 need: phones * each,
@@ -296,7 +308,29 @@ mod tests {
             targets: 1,
             broker_here: true,
             broadcasts: true,
+            tickets: None,
         }
+    }
+
+    #[test]
+    fn tickets_count() {
+        let without = need(39_600, 2, Sources::Loopback);
+        assert_eq!(MACHINE.check(&without), []);
+        let with = |concurrency, memory| {
+            let machine = Machine { memory, ..MACHINE };
+            machine.check(&Need {
+                tickets: Some(concurrency),
+                ..without.clone()
+            })
+        };
+        assert_eq!(with(16, MACHINE.memory), []);
+        let files = Shortage::Files {
+            need: 19_800 + 128 + 100,
+            have: 20_000,
+        };
+        assert_eq!(with(100, MACHINE.memory), [files]);
+        let memory = 39_600 * Machine::bytes_per_phone(true);
+        assert!(matches!(with(16, memory)[..], [Shortage::Memory { .. }]));
     }
 
     #[test]

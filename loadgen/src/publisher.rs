@@ -20,6 +20,7 @@ use crate::clock::{self, MILLI, SECOND};
 use crate::ledger::Ledger;
 use crate::pace::Pace;
 use crate::payload::Kind;
+use crate::tickets::{AskError, Tickets};
 use link::Link;
 
 /// Unacknowledged QoS 1 messages on one connection. Brokers commonly allow 20 and more.
@@ -41,6 +42,8 @@ pub struct PublisherPlan {
     pub payload: usize,
     /// Seeds the choice of phones.
     pub seed: u64,
+    /// Publishers have tickets too: where phones need them, they do.
+    pub tickets: Option<Tickets>,
 }
 
 /// A paced stream of messages.
@@ -90,6 +93,8 @@ pub enum PublishError {
     Connection(io::Error),
     /// The broker closed it.
     Closed,
+    /// The lookup gives it no ticket.
+    NoTicket(AskError),
     /// The broker doesn't let the publisher in; the CONNACK's reason code.
     NotAccepted(u8),
     /// What came isn't MQTT, or not what belongs here.
@@ -100,6 +105,7 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connection(error) => write!(f, "the publisher's connection: {error}"),
+            Self::NoTicket(error) => write!(f, "the publisher gets no ticket: {error}"),
             Self::Closed => f.write_str("the broker closed the publisher's connection"),
             Self::NotAccepted(code) => {
                 write!(f, "the broker refused the publisher with 0x{code:02x}")
@@ -240,12 +246,21 @@ fn connect_all(plan: &PublisherPlan, ledger: &Ledger) -> Result<Vec<Link>, Publi
     crate::sys::unshare_files().map_err(PublishError::Connection)?;
     (0..plan.connections.max(1))
         .map(|index| {
-            Link::connect(
-                plan.targets[index % plan.targets.len()],
-                plan.version,
-                ledger,
-                index,
-            )
+            // Unlike that of another part of the run, on this machine or another.
+            let (first, _) = ledger.phones();
+            let id = format!("publisher-{}-{first}-{index}", std::process::id());
+            let mut target = plan.targets[index % plan.targets.len()];
+            let mut token = None;
+            if let Some(tickets) = &plan.tickets {
+                let answer = tickets.fetch(&id).map_err(PublishError::NoTicket)?;
+                if let Some(endpoint) = answer.route.choose(index as u32, 0) {
+                    target = endpoint.addr;
+                }
+                token = answer.token;
+            }
+            let user = plan.tickets.as_ref().map_or("", Tickets::user);
+            let credentials = token.as_deref().map(|token| (user, token));
+            Link::connect(target, plan.version, &id, credentials)
         })
         .collect()
 }

@@ -58,6 +58,9 @@ pub struct Report {
     pub memory: Option<Memory>,
     /// The account of messages, if any were sent.
     pub messages: Option<Messages>,
+    /// How phones found the server, if they asked a lookup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tickets: Option<Tickets>,
     /// Failed connections by kind.
     pub failures: BTreeMap<String, u64>,
     /// What was expected, and if it came so.
@@ -219,6 +222,68 @@ impl Messages {
     }
 }
 
+/// How phones found the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tickets {
+    /// Tickets that the lookup gave.
+    pub fetched: u64,
+    /// Questions without an answer that can be used.
+    pub failed: u64,
+    /// Questions that it put off: 429 and 503.
+    pub put_off: u64,
+    /// Calls with a ticket that was kept.
+    pub cache_hits: u64,
+    /// Calls with a ticket that was kept because the lookup gave no new one.
+    pub cache_saves: u64,
+    /// Calls to an address of a fallback list.
+    pub fallbacks: u64,
+    /// Phones that were told to wait before they call.
+    pub paced: u64,
+}
+
+impl Tickets {
+    /// From the counters.
+    pub fn of(totals: &Totals) -> Self {
+        Self {
+            fetched: totals.get(Count::Tickets),
+            failed: totals.get(Count::TicketsFailed),
+            put_off: totals.get(Count::TicketsPutOff),
+            cache_hits: totals.get(Count::CacheHits),
+            cache_saves: totals.get(Count::CacheSaves),
+            fallbacks: totals.get(Count::Fallbacks),
+            paced: totals.get(Count::Paced),
+        }
+    }
+
+    /// Adds another process's.
+    pub fn add(&mut self, other: &Self) {
+        self.fetched += other.fetched;
+        self.failed += other.failed;
+        self.put_off += other.put_off;
+        self.cache_hits += other.cache_hits;
+        self.cache_saves += other.cache_saves;
+        self.fallbacks += other.fallbacks;
+        self.paced += other.paced;
+    }
+
+    /// All of it in words, as a report shows it.
+    pub fn in_words(&self) -> [(u64, &'static str); 7] {
+        [
+            (self.fetched, "tickets fetched"),
+            (self.cache_hits, "calls with a ticket that was kept"),
+            (
+                self.cache_saves,
+                "calls with a kept ticket because there was no new one",
+            ),
+            (self.fallbacks, "calls to the fallback list"),
+            (self.paced, "phones told to wait before they call"),
+            (self.put_off, "questions put off (429, 503)"),
+            (self.failed, "questions without an answer"),
+        ]
+    }
+}
+
 /// One broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Broadcast {
@@ -284,6 +349,7 @@ impl Report {
             },
             memory: None,
             messages: sent.map(|publisher| Messages::of(&totals, publisher)),
+            tickets: plan.tickets.as_ref().map(|_| Tickets::of(&totals)),
             failures: totals
                 .failures()
                 .map(|(failure, n)| (failure.text().into(), n))

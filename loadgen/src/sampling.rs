@@ -3,11 +3,14 @@
 //! CPU, RSS, slab and TCP buffers are cheap to read. Pss is not: the kernel walks all of a process's pages for it and holds its memory
 //! lock meanwhile. A thread of its own reads the server's, every ten seconds, and seldomer where it takes long.
 
-use std::io;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use crate::machine::{self, CpuTime};
 use crate::report::course::{Sample, Usage, tenths};
@@ -17,6 +20,47 @@ const PSS_EVERY: Duration = Duration::from_secs(10);
 
 /// The reading may take at most one part in so many of the time.
 const PSS_SHARE: u32 = 50;
+
+/// The server's process, as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// This one.
+    Pid(u32),
+    /// The one whose number stands in this file: another one after a restart.
+    File(PathBuf),
+}
+
+impl FromStr for Server {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(text
+            .parse()
+            .map_or_else(|_| Self::File(text.into()), Self::Pid))
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pid(pid) => pid.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Server {
+    /// Its number now.
+    pub fn pid(&self) -> io::Result<u32> {
+        match self {
+            Self::Pid(pid) => Ok(*pid),
+            Self::File(path) => std::fs::read_to_string(path)?
+                .trim()
+                .parse()
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it holds no number")),
+        }
+    }
+}
 
 /// One process that is watched.
 #[derive(Debug)]
@@ -30,6 +74,14 @@ impl Process {
         Self {
             pid,
             last: Some(Instant::now()).zip(CpuTime::of(pid).ok()),
+        }
+    }
+
+    /// One that may have begun since it was looked for the last time; all that it has used belongs to the time since then.
+    fn since(pid: u32, looked: Instant) -> Self {
+        Self {
+            pid,
+            last: Some((looked, CpuTime::default())),
         }
     }
 
@@ -102,7 +154,36 @@ impl Drop for PssReader {
 #[derive(Debug)]
 pub struct Sampler {
     own: Process,
-    server: Option<(Process, Option<PssReader>)>,
+    server: Option<Watched>,
+}
+
+/// The server's process, and whatever comes after it.
+#[derive(Debug)]
+struct Watched {
+    server: Server,
+    process: Process,
+    pss: Option<PssReader>,
+    looked: Instant,
+}
+
+impl Watched {
+    fn usage(&mut self) -> Option<Usage> {
+        let before = std::mem::replace(&mut self.looked, Instant::now());
+        let usage = self.process.usage().or_else(|| {
+            let pid = self.server.pid().ok()?;
+            if pid == self.process.pid {
+                return None;
+            }
+            self.process = Process::since(pid, before);
+            self.pss = PssReader::start(pid);
+            self.process.usage()
+        })?;
+        let pss = self.pss.as_ref().map(|pss| pss.latest.swap(0, Relaxed));
+        Some(Usage {
+            pss: pss.filter(|&bytes| bytes > 0),
+            ..usage
+        })
+    }
 }
 
 impl Sampler {
@@ -115,28 +196,27 @@ impl Sampler {
     }
 
     /// The server's process as well.
-    pub fn watch_server(&mut self, pid: u32) -> io::Result<()> {
+    pub fn watch_server(&mut self, server: &Server) -> io::Result<()> {
+        let pid = server.pid()?;
         CpuTime::of(pid)?;
-        self.server = Some((Process::new(pid), PssReader::start(pid)));
+        self.server = Some(Watched {
+            server: server.clone(),
+            process: Process::new(pid),
+            pss: PssReader::start(pid),
+            looked: Instant::now(),
+        });
         Ok(())
     }
 
-    /// The server's process id.
+    /// The server's process id, the latest one if there were several.
     pub fn server(&self) -> Option<u32> {
-        self.server.as_ref().map(|(process, _)| process.pid)
+        self.server.as_ref().map(|watched| watched.process.pid)
     }
 
     /// Reads all.
     pub fn sample(&mut self) -> Sample {
         Sample {
-            server: self.server.as_mut().and_then(|(process, pss)| {
-                let mut usage = process.usage()?;
-                usage.pss = pss
-                    .as_ref()
-                    .map(|pss| pss.latest.swap(0, Relaxed))
-                    .filter(|&bytes| bytes > 0);
-                Some(usage)
-            }),
+            server: self.server.as_mut().and_then(Watched::usage),
             generator: self.own.usage(),
             slab: machine::slab().unwrap_or(0),
             tcp: machine::tcp_buffers().unwrap_or(0),
@@ -161,7 +241,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut sampler = Sampler::new();
-        sampler.watch_server(child.id()).unwrap();
+        sampler.watch_server(&Server::Pid(child.id())).unwrap();
         assert_eq!(sampler.server(), Some(child.id()));
         let sample = sampler.sample();
         assert!(sample.generator.unwrap().rss > 0 && sample.slab > 0);
@@ -169,6 +249,36 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(sampler.sample().server, None);
-        assert!(Sampler::new().watch_server(u32::MAX).is_err());
+        assert!(Sampler::new().watch_server(&Server::Pid(u32::MAX)).is_err());
+    }
+
+    #[test]
+    fn a_process_that_follows_is_found_in_the_file() {
+        let sleep = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("60").spawn().unwrap()
+        };
+        let path = std::env::temp_dir().join(format!("loadgen-pid-{}", std::process::id()));
+        let write = |pid: u32| std::fs::write(&path, format!("{pid}\n")).unwrap();
+        let server: Server = path.to_str().unwrap().parse().unwrap();
+        assert_eq!("17".parse(), Ok(Server::Pid(17)));
+        assert!(Sampler::new().watch_server(&server).is_err());
+        write(u32::MAX);
+        assert!(Sampler::new().watch_server(&server).is_err());
+
+        let mut first = sleep();
+        write(first.id());
+        let mut sampler = Sampler::new();
+        sampler.watch_server(&server).unwrap();
+        first.kill().unwrap();
+        first.wait().unwrap();
+        assert_eq!(sampler.sample().server, None);
+        let mut second = sleep();
+        write(second.id());
+        assert!(sampler.sample().server.is_some());
+        assert_eq!(sampler.server(), Some(second.id()));
+        second.kill().unwrap();
+        second.wait().unwrap();
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -6,6 +6,7 @@ pub mod file;
 pub mod runner;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use stillwire::wire::Version;
 use crate::cli::{Protocol, Return, Shared};
 use crate::expect::{self, Expectation};
 use crate::orders::{Back, Churn, Leave, Shape, Storm};
+use crate::sampling::Server;
+use crate::tickets::{Tickets, UrlError};
 use crate::units::grouped;
 use file::{File, FileError, Session, StormKeys};
 
@@ -100,7 +103,9 @@ pub struct Scenario {
     /// Show nothing while it runs.
     pub quiet: bool,
     /// The server's process.
-    pub server: Option<u32>,
+    pub server: Option<Server>,
+    /// Phones ask a lookup where to call; `targets` is then the fallback list that their app was delivered with.
+    pub tickets: Option<Tickets>,
     /// What happens once all are connected.
     pub phases: Vec<Phase>,
     /// What decides the exit code.
@@ -223,13 +228,24 @@ fn tidy(value: f64) -> String {
 }
 
 impl Scenario {
-    /// From the flags, the file if they name one, and the defaults.
-    pub fn of(kind: Kind, shared: &Shared) -> Result<Self, FileError> {
+    /// From the flags, the file if they name one, and the defaults. The lookup's name is resolved here, and never again.
+    pub fn of(kind: Kind, shared: &Shared) -> Result<Self, ScenarioError> {
         let file = match &shared.scenario {
-            Some(path) => file::read(path)?,
+            Some(path) => file::read(path).map_err(ScenarioError::File)?,
             None => File::default(),
         };
-        Ok(Self::from(kind, shared, &file))
+        let mut scenario = Self::from(kind, shared, &file);
+        let tickets = file.tickets.clone().unwrap_or_default();
+        scenario.tickets = tickets
+            .plan(shared.lookup.as_ref())
+            .map_err(ScenarioError::Lookup)?;
+        let says_what_to_expect = shared.show.expect.is_some() || file.expect.is_some();
+        let storms = |phase: &Phase| phase.storm.is_some();
+        if scenario.tickets.is_some() && !says_what_to_expect && !scenario.phases.iter().any(storms)
+        {
+            scenario.expect.extend(expect::of_tickets());
+        }
+        Ok(scenario)
     }
 
     fn from(kind: Kind, shared: &Shared, file: &File) -> Self {
@@ -278,7 +294,8 @@ impl Scenario {
             // Parts of one run must carry one number without a word between their processes.
             run: file.run.or(is_part.then_some(1)),
             quiet: file.quiet.unwrap_or(false),
-            server: shared.pid,
+            server: shared.pid.clone(),
+            tickets: None,
             phases,
             expect,
         }
@@ -328,12 +345,50 @@ impl Scenario {
         if self.publishes() {
             settings.insert("payload".into(), format!("{} B", self.payload));
         }
+        if let Some(tickets) = &self.tickets {
+            let not = |is: bool, what: &str| {
+                if is {
+                    what.into()
+                } else {
+                    format!("no {what}")
+                }
+            };
+            settings.insert(
+                "tickets".into(),
+                format!(
+                    "from {}, {}, {}",
+                    tickets.url,
+                    not(tickets.cache, "cache"),
+                    not(tickets.pacing, "pacing")
+                ),
+            );
+        }
         for (at, phase) in self.phases.iter().enumerate() {
             settings.insert(format!("phase {} {}", at + 1, phase.name), phase.in_words());
         }
         settings
     }
 }
+
+/// A scenario that can't be run as it was asked for. The operator's to mend.
+#[derive(Debug)]
+pub enum ScenarioError {
+    /// The file.
+    File(FileError),
+    /// The lookup's URL.
+    Lookup(UrlError),
+}
+
+impl fmt::Display for ScenarioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Lookup(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ScenarioError {}
 
 fn time(typed: Option<file::Time>, seconds: u64) -> Duration {
     typed.map_or(Duration::from_secs(seconds), |time| time.0)

@@ -22,9 +22,13 @@ pub struct Script {
 pub const SESSION_EXPIRY: u32 = 3600;
 
 impl Script {
-    /// CONNECT.
-    pub(crate) fn connect(self, name: &Name, out: &mut Vec<u8>) {
+    /// CONNECT; with a token, the user name that goes with it and the token as password.
+    pub(crate) fn connect(self, name: &Name, token: Option<(&str, &[u8])>, out: &mut Vec<u8>) {
         let mut connect = Connect::new(self.version, name.client_id());
+        if let Some((user, token)) = token {
+            // MQTT 3 has no password without a user name, be it an empty one.
+            (connect.username, connect.password) = (Some(user), Some(token));
+        }
         connect.clean_start = !self.persistent;
         connect.keep_alive = self.keep_alive;
         if self.persistent {

@@ -52,6 +52,14 @@ impl Sources {
         }
     }
 
+    /// The same towards an address that only turned up during the run; the kernel decides where ours can't lead there.
+    pub fn towards(&self, target: SocketAddr, number: u32) -> Option<IpAddr> {
+        self.of(number).filter(|source| {
+            source.is_ipv4() == target.is_ipv4()
+                && (*self != Self::Loopback || target.ip().is_loopback())
+        })
+    }
+
     /// Phones that share an address.
     pub fn each(&self) -> u32 {
         match self {
@@ -96,5 +104,8 @@ mod tests {
         );
         assert_eq!(named.of(25_000).unwrap().to_string(), "192.0.2.8");
         assert_eq!(named.capacity(28_232), 50_000);
+        assert_eq!(named.towards(target[0], 0), named.of(0));
+        assert_eq!(named.towards("[2001:db8::1]:1".parse().unwrap(), 0), None);
+        assert_eq!(Sources::Loopback.towards(target[0], 7), None);
     }
 }

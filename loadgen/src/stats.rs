@@ -67,6 +67,20 @@ counters! {
     Takeovers,
     /// Old connections that the broker should have closed after a takeover, and didn't.
     TakeoversStood,
+    /// Tickets that the lookup gave.
+    Tickets,
+    /// Questions to the lookup that brought neither a ticket nor a time to come again.
+    TicketsFailed,
+    /// Questions that it put off: 429 and 503.
+    TicketsPutOff,
+    /// Calls with a ticket that was kept.
+    CacheHits,
+    /// Calls with a ticket that was kept because the lookup gave no new one.
+    CacheSaves,
+    /// Calls to an address of a fallback list.
+    Fallbacks,
+    /// Phones that `connect_after` made wait.
+    Paced,
 }
 
 macro_rules! failures {
@@ -164,6 +178,10 @@ kinds! {
     ping,
     /// What was published before the phone was ready, and waited for it: mostly the phone's own absence.
     waited,
+    /// From the planned question to the ticket.
+    ticket,
+    /// What `connect_after` made phones wait.
+    paced,
 }
 
 impl PackedLatencies {
@@ -176,6 +194,8 @@ impl PackedLatencies {
             ("broadcast", &self.broadcast),
             ("ping", &self.ping),
             ("waited for its phone", &self.waited),
+            ("ticket", &self.ticket),
+            ("told to wait", &self.paced),
         ]
         .into_iter()
         .filter_map(|(of, packed)| Some((of, packed.as_ref()?)))

@@ -12,8 +12,8 @@ use crate::machine;
 use crate::publisher::Publisher;
 use crate::recording::{Reading, Recorded, Recording};
 use crate::report::course::Moment;
-use crate::sampling::Sampler;
-use crate::stats::Totals;
+use crate::sampling::{Sampler, Server};
+use crate::stats::{Count, Totals};
 use crate::units::{grouped, micros, short};
 
 /// How often the condition is looked at.
@@ -60,8 +60,8 @@ impl Watch {
     }
 
     /// Watches the server's process too.
-    pub fn server(&mut self, pid: u32) -> std::io::Result<()> {
-        self.sampler.watch_server(pid)
+    pub fn server(&mut self, server: &Server) -> std::io::Result<()> {
+        self.sampler.watch_server(server)
     }
 
     /// The server's process id, if it is watched.
@@ -164,6 +164,14 @@ impl Watch {
             "  {}/s connects",
             short(recent.per_second(recent.counts.connects))
         );
+        if fleet.plan().tickets.is_some() {
+            let per_second = short(recent.per_second(recent.counts.tickets));
+            connects += &["  ", &per_second, "/s tickets"].concat();
+            let without = totals.get(Count::TicketsFailed) + totals.get(Count::TicketsPutOff);
+            if without > 0 {
+                connects += &["  not had ", &grouped(without)].concat();
+            }
+        }
         if totals.failed() > 0 {
             connects += &["  failures ", &grouped(totals.failed())].concat();
         }

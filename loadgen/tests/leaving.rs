@@ -8,19 +8,23 @@ use loadgen::fleet::{Back, Churn, Fleet, FleetPlan, Leave, Shape, Storm};
 use loadgen::ledger::Ledger;
 use loadgen::script::Script;
 use loadgen::sources::Sources;
-use loadgen::stats::{Count, Totals};
+use loadgen::stats::{Count, Failure, Totals};
 use stillwire::config::resolved::Config;
 use stillwire::server::Server;
 use stillwire::wire::Version;
 
 const PHONES: u32 = 60;
 
-fn start() -> (Server, Fleet) {
+fn server(addr: SocketAddr) -> Server {
     let mut config = Config::new(2, PHONES + 8);
-    config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
-    let server = Server::start(&config).unwrap();
+    config.listen = vec![addr];
+    config.lookup.listen.clear();
+    Server::start(&config).unwrap()
+}
+
+fn phones(addr: SocketAddr) -> Fleet {
     let plan = FleetPlan {
-        targets: server.addresses().to_vec(),
+        targets: vec![addr],
         first: 0,
         phones: PHONES,
         threads: 2,
@@ -33,12 +37,21 @@ fn start() -> (Server, Fleet) {
         patience: Duration::from_secs(5),
         retry: true,
         late: Duration::from_secs(30),
+        tickets: None,
     };
-    let ledger = Arc::new(Ledger::new(1, plan.first, plan.phones));
-    let fleet = Fleet::start(plan, ledger).unwrap();
-    fleet.connect(1000.0);
-    wait(&fleet, |totals| totals.ready() == u64::from(PHONES));
+    Fleet::start(plan, Arc::new(Ledger::new(1, 0, PHONES))).unwrap()
+}
+
+fn start() -> (Server, Fleet) {
+    let server = server(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let fleet = phones(server.addresses()[0]);
+    all_connect(&fleet);
     (server, fleet)
+}
+
+fn all_connect(fleet: &Fleet) {
+    fleet.connect(1000.0);
+    wait(fleet, |totals| totals.ready() == u64::from(PHONES));
 }
 
 fn wait(fleet: &Fleet, met: impl Fn(&Totals) -> bool) {
@@ -111,5 +124,40 @@ fn storm(back: Back) {
 fn a_storm_is_over_when_all_are_back() {
     storm(Back::AtOnce);
     storm(Back::Within(Duration::from_millis(100)));
-    storm(Back::WhenListening);
+}
+
+#[test]
+fn when_the_server_restarts_phones_come_back_as_soon_as_it_listens_and_not_before() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = free.local_addr().unwrap();
+    drop(free);
+    // The phones' threads are there first: they would keep the old server's listeners open.
+    let fleet = phones(addr);
+    let first = server(addr);
+    all_connect(&fleet);
+    fleet.storm(Storm {
+        fraction: 0.5,
+        leave: Leave::Reset,
+        back: Back::WhenListening,
+    });
+    wait(&fleet, |_| {
+        fleet.last_storm().unwrap().dropped == u64::from(PHONES)
+    });
+    // It still serves: nobody leaves, and nobody takes it for the new one.
+    let course = fleet.last_storm().unwrap();
+    assert_eq!((course.back, course.over), (0, false), "{course:?}");
+    assert_eq!(fleet.totals().ready(), u64::from(PHONES));
+
+    first.shutdown();
+    first.join().unwrap();
+    wait(&fleet, |totals| {
+        totals.ready() == 0 && totals.failures_of(Failure::Refused) > 0
+    });
+    let _second = server(addr);
+    wait(&fleet, |_| fleet.last_storm().unwrap().over);
+    let course = fleet.last_storm().unwrap();
+    assert_eq!(course.dropped, u64::from(PHONES));
+    assert_eq!(course.back, u64::from(PHONES));
+    assert!(course.refused > 0 && course.last_back > course.began);
+    assert_eq!(fleet.totals().ready(), u64::from(PHONES));
 }

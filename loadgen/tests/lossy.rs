@@ -1,5 +1,6 @@
 //! The verification is only worth something if it finds what is wrong: a broker that loses, repeats and reorders on purpose.
 
+#[allow(dead_code, reason = "the tests of tickets use the rest")]
 mod broker;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ fn plan(broker: &FakeBroker) -> FleetPlan {
         patience: Duration::from_secs(5),
         retry: false,
         late: Duration::from_secs(30),
+        tickets: None,
     }
 }
 
@@ -50,6 +52,7 @@ fn run(fault: Fault) -> (Totals, u64, u64) {
         version: Version::V311,
         payload: 64,
         seed: 5,
+        tickets: None,
     };
     let fleet = Fleet::start(plan, Arc::clone(&ledger)).unwrap();
     let mut publisher = Publisher::start(&publishers, ledger).unwrap();

@@ -21,6 +21,7 @@ const PHONES: u32 = 60;
 fn serve() -> Server {
     let mut config = Config::new(2, 2 * PHONES + 64);
     config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    config.lookup.listen.clear();
     Server::start(&config).unwrap()
 }
 
@@ -39,6 +40,7 @@ fn fleet(server: &Server, first: u32, persistent: bool) -> Fleet {
         patience: Duration::from_secs(5),
         retry: true,
         late: Duration::from_secs(30),
+        tickets: None,
     };
     let ledger = Arc::new(Ledger::new(1, plan.first, plan.phones));
     Fleet::start(plan, ledger).unwrap()
@@ -51,6 +53,7 @@ fn publisher(fleet: &Fleet) -> Publisher {
         version: Version::V5,
         payload: 64,
         seed: 5,
+        tickets: None,
     };
     Publisher::start(&plan, Arc::clone(fleet.ledger())).unwrap()
 }

@@ -17,8 +17,13 @@ struct Here {
 
 impl Here {
     fn start() -> Self {
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    fn at(addr: SocketAddr) -> Self {
         let mut config = Config::new(2, 2000);
-        config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        config.listen = vec![addr];
+        config.lookup.listen.clear();
         let server = Server::start(&config).unwrap();
         Self {
             addr: server.addresses()[0],
@@ -245,24 +250,43 @@ fn a_broker_that_goes_away_still_gets_its_report() {
 
 #[test]
 fn a_server_that_restarts_gets_its_phones_back() {
-    let marker = Written::new("restarted", "");
-    let here = Here::start();
+    let mut here = Here::start();
+    let asked_for = Written::new("restart", "");
     let file = Written::new(
         "restart.toml",
         &format!(
-            "addr = '{}'\nphones = 50\n[storm]\ncommand = 'echo yes > {}'\n\
+            "addr = '{}'\nphones = 50\n[storm]\ncommand = 'echo now > {}'\n\
              [[phase]]\ntime = '200ms'\nstorm = {{ return = 'restart' }}\n",
             here.addr,
-            marker.path()
+            asked_for.path()
         ),
     );
-    let output = loadgen(&["storm", "--scenario", file.path(), "--json", "-"])
-        .output()
+    let storm = loadgen(&["storm", "--scenario", file.path(), "--json", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // The supervisor that the command asks.
+    while std::fs::read_to_string(&asked_for.0).unwrap() != "now\n" {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let addr = here.addr;
+    let server = here.server.take().unwrap();
+    server.shutdown();
+    server.join().unwrap();
+    here = Here::at(addr);
+    let output = storm.wait_with_output().unwrap();
     let report = report(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!(report["storms"][0]["dropped"], 50, "{report:#}");
     assert!(report["storms"][0]["back_after"].is_number(), "{report:#}");
-    assert_eq!(std::fs::read_to_string(&marker.0).unwrap(), "yes\n");
+    // The old server ended every connection.
+    let ended: u64 = ["reset by the broker", "closed by the broker"]
+        .iter()
+        .filter_map(|kind| report["failures"][kind].as_u64())
+        .sum();
+    assert!(ended >= 50, "{report:#}");
+    drop(here);
 }
 
 #[test]

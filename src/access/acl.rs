@@ -55,6 +55,16 @@ impl Rights {
         })
     }
 
+    /// As they stand in a token.
+    pub fn to_claim(&self) -> RightsClaim {
+        let list =
+            |patterns: &[Pattern]| patterns.iter().map(|one| one.text().to_owned()).collect();
+        RightsClaim {
+            publish: list(&self.publish),
+            subscribe: list(&self.subscribe),
+        }
+    }
+
     /// Those of a claim; None as above.
     pub fn from_claim(claim: &RightsClaim) -> Option<Self> {
         Self::new(

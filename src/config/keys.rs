@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::resolved::{Config, Durability, LogFormat, Method, QueueFull};
+use super::resolved::{AskMethod, Config, Durability, LogFormat, Method, QueueFull};
 use super::value::{Kind, Value};
 use crate::limits;
 
@@ -120,21 +120,16 @@ impl Field for String {
     }
 }
 
-impl Field for Vec<Method> {
+impl Field for Vec<String> {
     fn value(&self) -> Value {
-        let word = |method: &Method| match method.value() {
-            Value::Text(word) => word,
-            _ => unreachable!("a choice is a word"),
-        };
-        Value::List(self.iter().map(word).collect())
+        Value::List(self.clone())
     }
     fn from(value: Value) -> Option<Self> {
-        let Value::List(list) = value else {
-            return None;
-        };
-        list.into_iter()
-            .map(|word| <Method as Field>::from(Value::Text(word)))
-            .collect()
+        if let Value::List(list) = value {
+            Some(list)
+        } else {
+            None
+        }
     }
 }
 
@@ -168,6 +163,32 @@ macro_rules! choice_field {
     };
 }
 
+/// Several of a choice.
+macro_rules! choices_field {
+    ($choice:ty) => {
+        impl Field for Vec<$choice> {
+            fn value(&self) -> Value {
+                let word = |one: &$choice| match one.value() {
+                    Value::Text(word) => word,
+                    _ => unreachable!("a choice is a word"),
+                };
+                Value::List(self.iter().map(word).collect())
+            }
+            fn from(value: Value) -> Option<Self> {
+                let Value::List(list) = value else {
+                    return None;
+                };
+                list.into_iter()
+                    .map(|word| <$choice as Field>::from(Value::Text(word)))
+                    .collect()
+            }
+        }
+    };
+}
+
+choices_field!(Method);
+choices_field!(AskMethod);
+choice_field!(AskMethod, ASK_METHODS: "open" => AskMethod::Open, "app" => AskMethod::App, "jwt" => AskMethod::Jwt);
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
 choice_field!(Durability, DURABILITY: "process" => Durability::Process, "disk" => Durability::Disk);
 choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
@@ -273,6 +294,42 @@ keys! {
         "Connects a second with one client id; 0: any number.";
     access.client_failures: count(0, 1_000_000),
         "Failed connects a minute with one client id; 0: any number. Who knows an id can lock it out.";
+    lookup.listen: Kind::OptionalAddresses,
+        "Addresses for the lookup, which gives tickets over HTTP; none: there is no lookup.";
+    lookup.ask: Kind::Words(ASK_METHODS),
+        "Who may ask for a ticket: whoever does, an app's back end by its secret, a client by its app's JWT.";
+    lookup.allow_open: Kind::Switch,
+        "Needed for a lookup on more than loopback with open in ask.";
+    lookup.node: Kind::Text,
+        "This node's name in tickets; empty: the machine's.";
+    lookup.labels: Kind::Texts,
+        "What is said of this node, as name=value; who asks with the same is sent here first.";
+    lookup.advertise: Kind::Texts,
+        "Where clients reach this node, such as mqtts://203.0.113.7:8883 fra-1.example.org; none: where it listens.";
+    lookup.nodes: Kind::OptionalPath,
+        "A file of nodes that tickets may name beside this one.";
+    lookup.ttl: seconds(10, 30 * 86_400),
+        "How long a ticket holds.";
+    lookup.pace_floor: count(1, 10_000_000),
+        "Connects a second that tickets are given for in any case.";
+    lookup.pace_ceiling: count(1, 10_000_000),
+        "Connects a second that tickets are given for at most; what is between follows from what the reactors take.";
+    lookup.pace_horizon: seconds(0, 3600),
+        "How long a ticket may ask a client to wait in a storm; beyond it the answer is 503.";
+    lookup.rate: count(0, 10_000_000),
+        "Questions a second that are answered; the others get 429; 0: all are.";
+    lookup.retry_min: seconds(1, 3600),
+        "What tickets say of retries: the first window.";
+    lookup.retry_max: seconds(1, 86_400),
+        "What tickets say of retries: the longest window.";
+    lookup.keep_alive: seconds(0, U16),
+        "What tickets say of the keep alive: what to begin with.";
+    lookup.keep_alive_min: seconds(0, U16),
+        "What tickets say of the keep alive: the shortest.";
+    lookup.keep_alive_max: seconds(0, U16),
+        "What tickets say of the keep alive: the longest.";
+    lookup.max_connection_age: seconds(0, U32),
+        "What tickets say of a connection's age, after which the client is to come anew; 0: it may last.";
     mqtt.max_packet_size: bytes(64, limits::LARGEST_PACKET),
         "Largest packet a client may send, fixed header included.";
     mqtt.max_connect_size: bytes(64, limits::LARGEST_CONNECT as u64),
@@ -346,6 +403,11 @@ mod tests {
                 }
                 Kind::OptionalUrl => vec![Value::Text("http://[::1]:1/a".to_owned())],
                 Kind::Addresses => vec![Value::List(vec!["[::1]:1".to_owned()])],
+                Kind::OptionalAddresses | Kind::Texts => vec![
+                    Value::List(vec!["[::1]:1".to_owned()]),
+                    Value::List(Vec::new()),
+                ],
+                Kind::Text => vec![Value::Text(String::new())],
             };
             let mut config = Config::new(1, 1);
             let default = (key.get)(&config);
@@ -409,7 +471,9 @@ mod tests {
             Kind::Path => "path",
             Kind::OptionalPath => "path or `\"\"`",
             Kind::OptionalUrl => "http URL or `\"\"`",
-            Kind::Addresses => "list of addresses",
+            Kind::Addresses | Kind::OptionalAddresses => "list of addresses",
+            Kind::Text => "string",
+            Kind::Texts => "list of strings",
         };
         let range = key
             .kind

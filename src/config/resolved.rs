@@ -32,6 +32,8 @@ pub struct Config {
     pub log: Log,
     /// Who may do what: files, the hook, throttles.
     pub access: Access,
+    /// Tickets.
+    pub lookup: Lookup,
     /// The protocol's limits and policies.
     pub mqtt: Mqtt,
 }
@@ -59,6 +61,7 @@ impl Config {
                 connections: false,
             },
             access: Access::default(),
+            lookup: Lookup::default(),
             mqtt: Mqtt::default(),
         }
     }
@@ -270,6 +273,91 @@ impl Default for Mqtt {
             max_retained: 1_000_000,
             max_retained_bytes: 1 << 30,
             sys_interval: 10,
+        }
+    }
+}
+
+/// Who may ask the lookup for a ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AskMethod {
+    /// Whoever asks.
+    Open,
+    /// An app's back end, by the app's key and secret.
+    App,
+    /// Whoever has a JWT of the app's issuer.
+    Jwt,
+}
+
+/// The lookup. Seconds and counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// Addresses for HTTP; none: there is no lookup.
+    pub listen: Vec<SocketAddr>,
+    /// Who may ask.
+    pub ask: Vec<AskMethod>,
+    /// Listening beyond loopback is meant, though whoever comes gets a ticket.
+    pub allow_open: bool,
+    /// This node's name; empty: the machine's.
+    pub node: String,
+    /// What is said of this node, as `name=value`.
+    pub labels: Vec<String>,
+    /// Where clients reach this node, if not where it listens.
+    pub advertise: Vec<String>,
+    /// A file of other nodes; empty: none.
+    pub nodes: PathBuf,
+    /// How long a ticket holds.
+    pub ttl: u32,
+    /// Connects a second that tickets are given for in any case.
+    pub pace_floor: u32,
+    /// Connects a second that tickets are given for at most.
+    pub pace_ceiling: u32,
+    /// How far ahead slots are given.
+    pub pace_horizon: u32,
+    /// Questions a second that are answered; 0: any number.
+    pub rate: u32,
+    /// What tickets say of retries: the first window, and the longest.
+    pub retry_min: u32,
+    /// See [`Lookup::retry_min`].
+    pub retry_max: u32,
+    /// What tickets say of the keep alive: the usual one, and the bounds.
+    pub keep_alive: u16,
+    /// See [`Lookup::keep_alive`].
+    pub keep_alive_min: u16,
+    /// See [`Lookup::keep_alive`].
+    pub keep_alive_max: u16,
+    /// What tickets say of a connection's age; 0: it may last.
+    pub max_connection_age: u32,
+}
+
+impl Lookup {
+    /// Whether whoever asks gets a ticket.
+    pub fn is_open(&self) -> bool {
+        self.ask.contains(&AskMethod::Open)
+    }
+}
+
+impl Default for Lookup {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8090))],
+            ask: vec![AskMethod::Open],
+            allow_open: false,
+            node: String::new(),
+            labels: Vec::new(),
+            advertise: Vec::new(),
+            nodes: PathBuf::new(),
+            ttl: 3600,
+            // A tenth of what one core of 2020 accepts: no server is hurt, and what it can take is learned within seconds.
+            pace_floor: 4000,
+            pace_ceiling: 50_000,
+            pace_horizon: 120,
+            rate: 20_000,
+            retry_min: 1,
+            retry_max: 120,
+            keep_alive: 300,
+            keep_alive_min: 60,
+            keep_alive_max: 1200,
+            max_connection_age: 0,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, Origin, TooFewFiles};
 use super::keys::{self, KEYS};
-use super::resolved::{Config, Method};
+use super::resolved::{AskMethod, Config, Method};
 use super::value::Value;
 use super::written::{self, Entry, Flag};
 use crate::limits;
@@ -137,7 +137,63 @@ impl Settings {
             );
             return Err(self.contradiction("max_connections", "mqtt.max_sessions", what));
         }
-        self.check_auth()
+        self.check_auth()?;
+        self.check_lookup()
+    }
+
+    /// What the lookup needs to be there, and what must not be the wrong way round.
+    fn check_lookup(&self) -> Result<(), ConfigError> {
+        let (lookup, access) = (&self.config.lookup, &self.config.access);
+        for (method, word, key, path) in [
+            (AskMethod::App, "app", "access.apps", &access.apps),
+            (AskMethod::Jwt, "jwt", "access.issuers", &access.issuers),
+        ] {
+            if lookup.ask.contains(&method) && path.as_os_str().is_empty() {
+                let what = format!("\"{word}\" needs {key}; set it, or take the method out");
+                return Err(self.contradiction("lookup.ask", key, what));
+            }
+        }
+        let is_beyond = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+        let beyond = lookup.listen.iter().find(is_beyond);
+        if let Some(address) = beyond.filter(|_| lookup.is_open() && !lookup.allow_open) {
+            let what = format!(
+                "{address} is not loopback and lookup.ask has \"open\", so that anybody there gets a ticket for any client; name other methods in lookup.ask, or mean it with lookup.allow_open = true"
+            );
+            return Err(self.contradiction("lookup.listen", "lookup.ask", what));
+        }
+        for (low, least, high, most) in [
+            (
+                "lookup.pace_floor",
+                lookup.pace_floor,
+                "lookup.pace_ceiling",
+                lookup.pace_ceiling,
+            ),
+            (
+                "lookup.retry_min",
+                lookup.retry_min,
+                "lookup.retry_max",
+                lookup.retry_max,
+            ),
+            (
+                "lookup.keep_alive_min",
+                lookup.keep_alive_min.into(),
+                "lookup.keep_alive",
+                lookup.keep_alive.into(),
+            ),
+            (
+                "lookup.keep_alive",
+                lookup.keep_alive.into(),
+                "lookup.keep_alive_max",
+                lookup.keep_alive_max.into(),
+            ),
+        ] {
+            if least > most {
+                let what =
+                    format!("{least} is more than {high} ({most}); lower this or raise that");
+                return Err(self.contradiction(low, high, what));
+            }
+        }
+        Ok(())
     }
 
     /// What each method of `auth` needs to be there, and that nobody opens a server to the world without a word.

@@ -91,6 +91,12 @@ pub enum Kind {
     OptionalUrl,
     /// A list of ADDRESS:PORT.
     Addresses,
+    /// The same, or none.
+    OptionalAddresses,
+    /// Any text.
+    Text,
+    /// A list of texts, or none; what each has to be is for who uses them to say.
+    Texts,
 }
 
 /// Why a key doesn't accept a value.
@@ -146,12 +152,17 @@ impl Kind {
             (Self::OptionalUrl, Raw::Text(text)) if text.is_empty() || is_plain_http(text) => {
                 Ok(Value::Text(text.clone()))
             }
+            (Self::Text, Raw::Text(text)) if !text.contains('\0') => Ok(Value::Text(text.clone())),
             (
-                Self::Choice(_) | Self::Path | Self::OptionalPath | Self::OptionalUrl,
+                Self::Choice(_) | Self::Path | Self::OptionalPath | Self::OptionalUrl | Self::Text,
                 Raw::Text(text),
             ) => Err(self.unreadable(text)),
             (Self::Words(words), Raw::List(items)) => self.words(words, items),
-            (Self::Addresses, Raw::List(items)) => self.addresses(items),
+            (Self::OptionalAddresses, Raw::List(items)) if items.is_empty() => {
+                Ok(Value::List(Vec::new()))
+            }
+            (Self::Addresses | Self::OptionalAddresses, Raw::List(items)) => self.addresses(items),
+            (Self::Texts, Raw::List(items)) => self.texts(items),
             _ => Err(Fault::WrongType {
                 expected: self.accepts(),
                 found: raw.type_name(),
@@ -188,7 +199,9 @@ impl Kind {
             Self::OptionalUrl => {
                 "a string such as \"http://127.0.0.1:8000/auth\", or \"\"".to_owned()
             }
-            Self::Addresses => {
+            Self::Text => "a string".to_owned(),
+            Self::Texts => "a list of strings".to_owned(),
+            Self::Addresses | Self::OptionalAddresses => {
                 "a list of strings such as [\"0.0.0.0:1883\", \"[::]:1883\"]".to_owned()
             }
         }
@@ -306,6 +319,21 @@ impl Kind {
             });
         }
         Ok(Value::List(list))
+    }
+
+    fn texts(&self, items: &[Raw]) -> Result<Value, Fault> {
+        let text = |item: &Raw| match item {
+            Raw::Text(text) => Ok(text.clone()),
+            other => Err(Fault::WrongType {
+                expected: self.accepts(),
+                found: other.type_name(),
+            }),
+        };
+        items
+            .iter()
+            .map(text)
+            .collect::<Result<_, _>>()
+            .map(Value::List)
     }
 
     fn words(&self, words: &[&str], items: &[Raw]) -> Result<Value, Fault> {

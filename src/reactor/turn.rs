@@ -221,12 +221,13 @@ impl Reactor {
             for news in self.trouble.look(log, unreadable, self.now) {
                 news.say(self.me.0);
             }
-            let longest = std::mem::take(&mut self.longest_turn);
-            self.io
-                .connections
-                .counters()
-                .turn_micros
-                .set(longest / 1000);
+            let longest = std::mem::take(&mut self.longest_turn) / 1000;
+            // The loop sleeps until the tick at most, so what came meanwhile has waited about as long as the tick has. A millisecond is how
+            // exactly it wakes.
+            let late = (self.now.0 % limits::TICK_MILLIS).saturating_sub(1) * 1000;
+            let counters = self.io.connections.counters();
+            counters.turn_micros.set(longest);
+            counters.lag_micros.set(longest.max(late));
             self.timers_left = true;
             self.give_back();
         }

@@ -53,6 +53,15 @@ pub fn listen(address: SocketAddr, backlog: i32, defer: u32) -> io::Result<std::
     Ok(std::net::TcpListener::from(OwnedFd::from(socket)))
 }
 
+/// Listen on an address that nobody shares; port 0 takes a free port.
+pub fn alone(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
+    let socket = tcp(address)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    Ok(std::net::TcpListener::from(OwnedFd::from(socket)))
+}
+
 fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),

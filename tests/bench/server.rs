@@ -94,7 +94,8 @@ impl<'a> Server<'a> {
             &["--instr-atstart=no"],
         );
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--lookup", "off"])
+            .arg("--data-dir")
             .arg(dir)
             .args(["--reactors", &reactors.to_string()])
             .args(["--max-connections", &(CLIENTS + 4_000).to_string()])

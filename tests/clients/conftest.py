@@ -19,7 +19,7 @@ MOSQUITTO = os.environ.get("STILLWIRE_TEST_BROKER") == "mosquitto"
 
 def stillwire(reactors, directory):
     binary = os.environ.get("STILLWIRE_BIN", ROOT / "target/debug/stillwire")
-    return [binary, "serve", "--listen", "127.0.0.1:0", "--reactors", str(reactors), "--data-dir", directory / "data"]
+    return [binary, "serve", "--listen", "127.0.0.1:0", "--lookup", "off", "--reactors", str(reactors), "--data-dir", directory / "data"]
 
 
 def mosquitto(directory):

@@ -314,6 +314,8 @@ impl Server {
     fn start(scratch: &Scratch, arguments: &[&str]) -> Self {
         let data_dir = scratch.path().join("data");
         let mut child = stillwire(&["serve", "--data-dir", data_dir.to_str().unwrap()])
+            // Side by side they would take each other's port.
+            .args(["--lookup", "127.0.0.1:0"])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
@@ -481,7 +483,7 @@ fn json_logs_are_one_object_a_line() {
     let scratch = Scratch::new("json");
     let config = scratch.file(
         "sw.toml",
-        "log.format = \"json\"\nlisten = [\"127.0.0.1:0\"]\nreactors = 1\n",
+        "log.format = \"json\"\nlisten = [\"127.0.0.1:0\"]\nlookup.listen = []\nreactors = 1\n",
     );
     let data_dir = scratch.path().join("data");
     let mut child = stillwire(&[

@@ -495,7 +495,8 @@ fn sessions_move_to_another_number_of_reactors(reactors: usize) {
 /// Starts a server that must not start; its exit code and what it says.
 fn refused(place: &Place) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_stillwire"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--reactors", "1"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--lookup", "off"])
+        .args(["--reactors", "1"])
         .args(["--max-connections", "100", "--data-dir"])
         .arg(&place.dir)
         .output()

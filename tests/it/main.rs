@@ -26,6 +26,7 @@ mod full;
 mod greedy;
 mod hostile;
 mod limits;
+mod lookup;
 mod message;
 mod order;
 mod queue;

@@ -259,6 +259,7 @@ impl Bench {
             patience: connect::PATIENCE,
             retry: true,
             late: Duration::from_secs(1),
+            tickets: None,
         };
         connect::preflight(&machine, &plan).map_err(MeasureError::Begin)?;
         let ledger = Arc::new(Ledger::new(fastrand::u32(..), 0, load.connections));
@@ -268,6 +269,7 @@ impl Bench {
             version: Version::V311,
             payload: PAYLOAD,
             seed: 1,
+            tickets: None,
         };
         let mut watch = Watch::new(false, interrupted);
         watch.note(&format!(

@@ -96,6 +96,7 @@ impl Broker {
         let reactors = server.reactors(connections);
         let mut process = Command::new(&binary);
         process.arg("serve").arg("--listen").arg(addr.to_string());
+        process.args(["--lookup", "off"]);
         process.arg("--data-dir").arg(directory().join("data"));
         process.arg("--reactors").arg(reactors.to_string());
         process

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Store(Store),
     /// Kill the server under load, again and again, and look for every message that it had acknowledged
     Crash(Crash),
+    /// Restart the server under all its phones, which come back without tickets, without pacing and with it
+    Storm(Storm),
     /// Measure sessions that are away, messages that wait for them, restarts, and their return, on Stillwire and other brokers
     Durable(Durable),
 }
@@ -158,6 +160,48 @@ impl Durability {
             Self::Disk => &["disk"],
             Self::Both => &["process", "disk"],
         }
+    }
+}
+
+/// `tools storm`.
+#[derive(Debug, Default, Args)]
+#[command(
+    after_help = "Three runs, each with a server of its own, which is killed when all phones are connected. Their reports and the table go to files; `loadgen merge FILE --html` \
+makes a page of a report. A quick look: `tools storm -n 10k`.
+Exit codes: 0 all phones came back each time; 1 they didn't; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Storm {
+    /// How many phones; by default as in the scenario
+    #[arg(long, short = 'n', value_parser = units::phones)]
+    pub(crate) connections: Option<u32>,
+    /// Connects a second the first time; by default as in the scenario
+    #[arg(long, short, value_parser = units::rate)]
+    pub(crate) rate: Option<f64>,
+    /// Another scenario than loadgen/scenarios/storm-tickets.toml
+    #[arg(long, short)]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Reactors of the server; by default 2, or as many as the limit of open files asks for
+    #[arg(long)]
+    pub(crate) reactors: Option<usize>,
+    /// The server's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where the data directory is for the time of a run; by default in the temporary directory
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where the reports and storm-tickets.md go; by default tools/runs/ and the date
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Storm {
+    /// How many reactors hold so many phones.
+    pub(crate) fn reactors(&self, phones: u32) -> usize {
+        let server = Server {
+            reactors: self.reactors,
+            ..Server::default()
+        };
+        server.reactors(phones)
     }
 }
 

@@ -139,6 +139,7 @@ fn pinged(
         patience: connect::PATIENCE,
         retry: true,
         late: Duration::from_secs(1),
+        tickets: None,
     };
     connect::preflight(&machine, &plan).map_err(MeasureError::Begin)?;
     let ledger = Arc::new(Ledger::new(fastrand::u32(..), 0, args.connections));

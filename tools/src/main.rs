@@ -1,6 +1,7 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
 //! connections that only ping; `peers` compares with other brokers; `store` looks into what a server has stored; `crash` kills the server and
-//! looks for what it had acknowledged; `durable` measures sessions that are away.
+//! looks for what it had acknowledged; `durable` measures sessions that are away; `storm` restarts
+//! the server under all its phones, with tickets and without.
 
 mod bench;
 mod broker;
@@ -15,6 +16,7 @@ mod peers;
 mod process;
 mod samples;
 mod store;
+mod storm;
 mod sys;
 mod table;
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Peers(args) => peers(&args),
         Command::Store(command) => store(&command),
         Command::Crash(args) => crash(&args),
+        Command::Storm(args) => storm(&args),
         Command::Durable(args) => durable(&args),
     }
 }
@@ -85,6 +88,15 @@ fn crash(args: &cli::Crash) -> ExitCode {
         .and_then(|interrupted| crash::run(args, &interrupted).map_err(|error| error.to_string()));
     match result {
         Ok(report) => show(&report.to_string(), report.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn storm(args: &cli::Storm) -> ExitCode {
+    let result = interruption()
+        .and_then(|interrupted| storm::run(args, &interrupted).map_err(|error| error.to_string()));
+    match result {
+        Ok(storms) => show(&storms.to_string(), storms.is_valid()),
         Err(error) => failed(Some(error)),
     }
 }

@@ -1,5 +1,6 @@
 //! The commands, on few phones: that they give figures for the server and the floor. How large the figures are is for quiet machines.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -40,6 +41,41 @@ fn measure_gives_the_server_and_the_floor() {
             );
         }
     }
+}
+
+#[test]
+fn storm_brings_all_phones_back_with_tickets_and_without() {
+    let out =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("storm-{}", std::process::id()));
+    let text = tools(&["storm", "--rate", "2k", "--out", out.to_str().unwrap()]);
+    assert!(text.contains("| all back, after the kill |"), "{text}");
+    assert_eq!(
+        std::fs::read_to_string(out.join("storm-tickets.md")).unwrap(),
+        text
+    );
+    for (file, tickets, paced) in [
+        ("storm-no-tickets.json", false, false),
+        ("storm-unpaced.json", true, false),
+        ("storm-paced.json", true, true),
+    ] {
+        let report = std::fs::read_to_string(out.join(file)).unwrap();
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let storm = &report["storms"][0];
+        assert_eq!(storm["dropped"], 200, "{report}");
+        assert!(storm["back_after"].as_f64().unwrap() > 0.0, "{report}");
+        assert_eq!(report["connections"]["ready"], 200, "{report}");
+        // Once at first, and anew after the loss, but for those that found the lookup dead.
+        assert_eq!(
+            report["tickets"]["fetched"].as_u64() > Some(200),
+            tickets,
+            "{report}"
+        );
+        assert!(
+            paced || report["tickets"]["paced"].as_u64().unwrap_or(0) == 0,
+            "{report}"
+        );
+    }
+    std::fs::remove_dir_all(&out).unwrap();
 }
 
 #[test]

@@ -30,12 +30,10 @@ fn failure(error: &io::Error) -> Failure {
 }
 
 impl Driver {
-    /// Begins a connection that was planned for that moment.
-    pub(super) fn dial(&mut self, at: u32, planned: u64) {
+    /// Begins a connection to that address, planned for that moment.
+    pub(super) fn dial(&mut self, at: u32, target: SocketAddr, planned: u64) {
         self.tally.count(Count::Attempts);
         let number = self.number(at);
-        let targets = &self.shared.plan.targets;
-        let target = targets[number as usize % targets.len()];
         let phone = &mut self.phones[at as usize];
         phone.since = planned;
         phone.generation = phone.generation.wrapping_add(1);
@@ -46,7 +44,7 @@ impl Driver {
             at,
             generation: phone.generation,
         });
-        match call(target, self.shared.plan.sources.of(number)) {
+        match call(target, self.shared.plan.sources.towards(target, number)) {
             Ok(stream) => {
                 phone.stream = Some(stream);
                 phone.stage = Stage::Calling;
@@ -75,10 +73,12 @@ impl Driver {
     /// Sends CONNECT. False: the TCP handshake isn't over.
     fn greet(&mut self, at: u32) -> io::Result<bool> {
         self.out.clear();
-        self.shared
-            .plan
-            .script
-            .connect(&self.name(at), &mut self.out);
+        let name = self.name(at);
+        let token = self
+            .finding
+            .as_ref()
+            .and_then(|finding| finding.credentials(at, clock::now()));
+        self.shared.plan.script.connect(&name, token, &mut self.out);
         let phone = &mut self.phones[at as usize];
         let Some(stream) = &phone.stream else {
             return Ok(false);
@@ -88,7 +88,7 @@ impl Driver {
                 phone.stage = Stage::Greeting;
                 Ok(true)
             }
-            // A new connection takes the first hundred bytes whole.
+            // A new connection takes the first kilobytes whole.
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
             Err(error)
                 if error.kind() == io::ErrorKind::WouldBlock
@@ -109,6 +109,9 @@ impl Driver {
         closed: bool,
         latency: &mut Latencies,
     ) {
+        if super::finding::is_desk(token) {
+            return self.desk_event(token, latency);
+        }
         let at = token.0 as u32;
         if closed && token != self.token(at) {
             self.behind_closed(token);
@@ -295,15 +298,37 @@ impl Driver {
     /// The connection failed, or ended against the plan: counted by kind, and tried again after a back-off with full jitter.
     pub(super) fn fail(&mut self, at: u32, failure: Failure, now: u64) {
         self.tally.fail(failure);
+        let was_ready = self.phones[at as usize].stage == Stage::Ready;
         self.leave(at, now);
         let phone = &mut self.phones[at as usize];
         phone.failures = phone.failures.saturating_add(1);
+        if let Some(finding) = &mut self.finding {
+            finding.lost(at, was_ready);
+        }
+        if let Some(gate) = &mut self.gate
+            && was_ready
+        {
+            gate.lost(now);
+        }
+        let failures = phone.failures;
         if self.shared.plan.retry {
-            let backoff = (SECOND << (phone.failures - 1).min(6))
-                .min(clock::nanos(self.churn.order.shape.longest_backoff));
-            let back = now + self.rng.u64(100 * MILLI..=backoff.max(100 * MILLI));
+            let back = now + self.back_off(at, failures);
             self.come_back(at, back);
         }
+    }
+
+    /// How long to wait after so many failures in a row: the longest time doubles with each, with full jitter.
+    pub(super) fn back_off(&mut self, at: u32, failures: u8) -> u64 {
+        let (least, first, longest) = self.finding.as_ref().map_or(
+            (
+                100 * MILLI,
+                SECOND,
+                clock::nanos(self.churn.order.shape.longest_backoff),
+            ),
+            |finding| finding.retry(at),
+        );
+        let most = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        least + self.rng.u64(0..=most.min(longest))
     }
 
     pub(super) fn leave(&mut self, at: u32, now: u64) {

@@ -85,6 +85,9 @@ impl Driver {
         record(&mut latency.ready, now.saturating_sub(phone.since));
         phone.since = now;
         self.tally.count(Count::Readied);
+        if let Some(finding) = &mut self.finding {
+            finding.arrived(at);
+        }
         self.is_back(at, now);
         Ok(())
     }

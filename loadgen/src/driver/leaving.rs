@@ -6,6 +6,9 @@
 //!
 //! In a takeover the old connection stands, unread, until the broker closes it. That is its duty (MQTT 5, 3.1.4-3), so it is no failure;
 //! one that still stands a while after the phone is ready again is counted.
+//!
+//! When the server restarts no phone hangs up: the server ends the connections, and only then a few phones try whether it is there again. All
+//! others wait at a gate until one of them is let in.
 
 use std::cmp::Reverse;
 use std::net::TcpStream;
@@ -57,7 +60,15 @@ pub(super) struct Storming {
 /// Nobody calls until the broker lets one phone in.
 pub(super) struct Gate {
     pub(super) waiting: Vec<u32>,
+    /// Never, before the broker has ended a connection.
     next_probe: u64,
+}
+
+impl Gate {
+    /// The broker has ended a connection: it may be looked for.
+    pub(super) fn lost(&mut self, now: u64) {
+        self.next_probe = self.next_probe.min(now);
+    }
 }
 
 impl Driver {
@@ -96,7 +107,7 @@ impl Driver {
         };
         if falls(shape.takeover) {
             self.leave_behind(at, false, now);
-            return self.dial(at, now);
+            return self.set_out(at, now);
         }
         if falls(shape.vanish) {
             self.leave_behind(at, true, now);
@@ -164,9 +175,8 @@ impl Driver {
             self.shared.storm.last_back.fetch_max(now, Relaxed);
             self.shared.storm.back.fetch_add(1, Relaxed);
         }
-        if self.storm.is_none()
-            && let Some(gate) = self.gate.take()
-        {
+        // Whoever got ready before the broker went away says nothing.
+        if let Some(gate) = self.gate.take_if(|gate| gate.next_probe != u64::MAX) {
             for at in gate.waiting {
                 self.come_back(at, now);
             }
@@ -212,9 +222,12 @@ impl Driver {
 
     pub(super) fn begin_storm(&mut self, storm: Storm, began: u64) {
         self.in_storm = vec![false; self.phones.len()];
-        self.gate = None;
+        (self.gate, self.storm) = (None, None);
         let ready = self.phones.iter().filter(|p| p.stage == Stage::Ready);
         let ready = ready.count() as u32;
+        if storm.back == Back::WhenListening {
+            return self.close_gate(ready > 0, began);
+        }
         self.storm = Some(Storming {
             storm,
             began,
@@ -222,14 +235,29 @@ impl Driver {
             ready,
             due: (storm.fraction * f64::from(ready)).round() as u32,
         });
-        if storm.back == Back::WhenListening {
-            self.gate = Some(Gate {
-                waiting: Vec::new(),
-                next_probe: began,
-            });
-            for Reverse((_, at)) in std::mem::take(&mut self.returns) {
-                self.come_back(at, began);
+    }
+
+    /// All phones are in it: those that are away wait from now on, the others when the broker has ended their connections.
+    fn close_gate(&mut self, any_ready: bool, began: u64) {
+        let mut gate = Gate {
+            waiting: Vec::new(),
+            next_probe: u64::MAX,
+        };
+        if !any_ready {
+            gate.lost(began);
+        }
+        self.gate = Some(gate);
+        for at in 0..self.phones.len() as u32 {
+            if self.phones[at as usize].stage == Stage::Ready {
+                self.mark(at);
             }
+        }
+        for Reverse((_, at)) in std::mem::take(&mut self.returns) {
+            self.come_back(at, began);
+        }
+        if self.phones.is_empty() {
+            self.gate = None;
+            self.shared.storm.threads_done.fetch_add(1, Release);
         }
     }
 
@@ -255,15 +283,8 @@ impl Driver {
             self.storm = Some(storming);
             return now;
         }
-        if self
-            .gate
-            .as_ref()
-            .is_none_or(|gate| gate.waiting.is_empty())
-        {
-            self.gate = None;
-            self.shared.storm.threads_done.fetch_add(1, Release);
-        }
-        self.gate.as_ref().map_or(u64::MAX, |gate| gate.next_probe)
+        self.shared.storm.threads_done.fetch_add(1, Release);
+        u64::MAX
     }
 
     fn storm_one(&mut self, at: u32, storming: &Storming, now: u64) {
@@ -271,6 +292,7 @@ impl Driver {
         self.hang_up(at, storming.storm.leave == Leave::Clean, now);
         let within = match storming.storm.back {
             Back::Within(time) => clock::nanos(time).max(1),
+            // The gate has those that wait for the broker.
             Back::AtOnce | Back::WhenListening => 1,
         };
         if self.phones[at as usize].stage != Stage::Returning {
@@ -289,14 +311,14 @@ impl Driver {
         }
         gate.next_probe = now + PROBE_EVERY;
         if let Some(at) = gate.waiting.pop() {
-            self.dial(at, now);
+            self.set_out(at, now);
         }
         now + PROBE_EVERY
     }
 }
 
 /// Ends a connection with a reset; see the head of `driver`.
-pub(super) fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     // Without it the port waits a minute. Nothing else depends on it.
     drop(Socket::from(stream).set_linger(Some(Duration::ZERO)));
 }

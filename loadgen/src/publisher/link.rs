@@ -40,8 +40,8 @@ impl Link {
     pub(super) fn connect(
         target: SocketAddr,
         version: Version,
-        ledger: &Ledger,
-        index: usize,
+        id: &str,
+        credentials: Option<(&str, &str)>,
     ) -> Result<Self, PublishError> {
         let stream =
             TcpStream::connect_timeout(&target, PATIENCE).map_err(PublishError::Connection)?;
@@ -59,10 +59,11 @@ impl Link {
             inflight: 0,
             next_id: 1,
         };
-        // Unlike that of another part of the run, on this machine or another.
-        let (first, _) = ledger.phones();
-        let id = format!("publisher-{}-{first}-{index}", std::process::id());
-        let mut connect = Connect::new(version, &id);
+        let mut connect = Connect::new(version, id);
+        if let Some((user, token)) = credentials {
+            connect.username = Some(user);
+            connect.password = Some(token.as_bytes());
+        }
         // It never pings. 0, for no limit, would say so, but there are brokers that take it for no time at all (rumqttd 0.20).
         connect.keep_alive = u16::MAX;
         connect.encode(&mut link.output);

@@ -50,6 +50,15 @@ pub struct Counts {
     /// Received after a later one.
     #[serde(skip_serializing_if = "is_zero")]
     pub reordered: u64,
+    /// Tickets that the lookup gave.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tickets: u64,
+    /// Questions that it put off.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tickets_put_off: u64,
+    /// Questions without an answer that can be used.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tickets_failed: u64,
     /// Failed connections by kind.
     #[serde(skip_serializing_if = "is_zero")]
     pub failures: BTreeMap<String, u64>,
@@ -69,6 +78,9 @@ impl Counts {
             late: grown(Count::Late),
             duplicates: grown(Count::Duplicates),
             reordered: grown(Count::Reordered),
+            tickets: grown(Count::Tickets),
+            tickets_put_off: grown(Count::TicketsPutOff),
+            tickets_failed: grown(Count::TicketsFailed),
             failures: now
                 .failures()
                 .map(|(failure, n)| {
@@ -93,6 +105,9 @@ impl Counts {
         self.late += other.late;
         self.duplicates += other.duplicates;
         self.reordered += other.reordered;
+        self.tickets += other.tickets;
+        self.tickets_put_off += other.tickets_put_off;
+        self.tickets_failed += other.tickets_failed;
         for (kind, n) in &other.failures {
             *self.failures.entry(kind.clone()).or_default() += n;
         }

@@ -51,6 +51,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     latencies(report, out)?;
     phases(report, out)?;
     storms(report, out)?;
+    tickets(report, out)?;
     messages(report, out)?;
     broadcasts(report, out)?;
     failures(report, out)?;
@@ -116,6 +117,17 @@ fn tiles(report: &Report, out: &mut String) -> std::fmt::Result {
             "publish to receive, p99",
             micros(delivery.p99),
             format!("p50 {}, max {}", micros(delivery.p50), micros(delivery.max)),
+        ));
+    }
+    if let (Some(tickets), Some(ticket)) = (&report.tickets, &report.latency.ticket) {
+        tiles.push((
+            "ticket, p99",
+            micros(ticket.p99),
+            format!(
+                "{} fetched, {} not had",
+                grouped(tickets.fetched),
+                grouped(tickets.failed + tickets.put_off)
+            ),
         ));
     }
     if let Some(messages) = &report.messages {
@@ -280,6 +292,18 @@ fn storms(report: &Report, out: &mut String) -> std::fmt::Result {
                 grouped(storm.refused),
             ],
         )?;
+    }
+    out.push_str(TABLE_END);
+    Ok(())
+}
+
+fn tickets(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Some(tickets) = &report.tickets else {
+        return Ok(());
+    };
+    table(out, "Tickets", &["", ""])?;
+    for (n, what) in tickets.in_words() {
+        row(out, what, &[grouped(n)])?;
     }
     out.push_str(TABLE_END);
     Ok(())

@@ -148,6 +148,9 @@ fn add(sum: &mut Report, part: Report, same_server: bool) {
         (Some(a), Some(b)) => Some(messages(&a, &b)),
         (one, other) => one.or(other),
     };
+    if let Some(tickets) = &part.tickets {
+        sum.tickets.get_or_insert_default().add(tickets);
+    }
     for (kind, n) in part.failures {
         *sum.failures.entry(kind).or_default() += n;
     }

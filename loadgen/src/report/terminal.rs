@@ -31,6 +31,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     if let Some(messages) = &report.messages {
         account(messages, out)?;
     }
+    tickets(report, out)?;
     memory(report, out)?;
     failures(report, out)?;
     headline(report, out)
@@ -44,10 +45,13 @@ fn course(report: &Report, out: &mut String) -> std::fmt::Result {
         return Ok(());
     }
     writeln!(out, "\nOver {:.0} s{:>26}peak", report.seconds, "")?;
-    let lines: [(&str, Value); 4] = [
+    let lines: [(&str, Value); 5] = [
         ("connections", |moment| moment.ready.last as f64),
         ("connects/s", |moment| {
             moment.per_second(moment.counts.connects)
+        }),
+        ("tickets/s", |moment| {
+            moment.per_second(moment.counts.tickets)
         }),
         ("published/s", |moment| {
             moment.per_second(moment.counts.published)
@@ -216,6 +220,20 @@ pub(super) fn notes(messages: &Messages) -> [(u64, &'static str); 6] {
             "sessions lost that should have been kept",
         ),
     ]
+}
+
+fn tickets(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Some(tickets) = &report.tickets else {
+        return Ok(());
+    };
+    let first = tickets.in_words()[0];
+    let others = tickets.in_words().into_iter().skip(1);
+    let shown = std::iter::once(first).chain(others.filter(|&(n, _)| n > 0));
+    for (index, (n, what)) in shown.enumerate() {
+        let label = if index == 0 { "Tickets" } else { "" };
+        writeln!(out, "{label:<21}{} {what}", grouped(n))?;
+    }
+    Ok(())
 }
 
 fn memory(report: &Report, out: &mut String) -> std::fmt::Result {

@@ -14,6 +14,7 @@ use crate::cli::{Protocol, Return};
 use crate::expect::Expectation;
 use crate::orders::Shape;
 use crate::payload::HEADER;
+use crate::tickets::{Tickets, Url, UrlError};
 use crate::units;
 
 /// What a file may say. All of it is optional.
@@ -57,6 +58,8 @@ pub struct File {
     /// What holds for all storms.
     #[serde(default)]
     pub storm: StormKeys,
+    /// How phones find the server.
+    pub tickets: Option<TicketKeys>,
     /// How `mixed` divides its deliveries.
     pub weights: Option<Weights>,
     /// What happens, in order.
@@ -143,6 +146,47 @@ pub struct StormKeys {
     pub patience: Option<Time>,
 }
 
+/// `[tickets]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TicketKeys {
+    /// Where the lookup is; without it, and without the flag, phones call the broker's address.
+    pub lookup: Option<Lookup>,
+    /// App key.
+    pub app: Option<String>,
+    /// The app's secret.
+    pub secret: Option<String>,
+    /// Tickets are kept and used again.
+    pub cache: Option<bool>,
+    /// Phones wait as long as they are told.
+    pub pacing: Option<bool>,
+    /// Connections to the lookup for each thread.
+    pub concurrency: Option<NonZeroUsize>,
+    /// The lookup has failed if it hasn't answered after this long.
+    pub patience: Option<Time>,
+}
+
+impl TicketKeys {
+    /// How phones find the server, if a lookup is named here or was typed, which comes first.
+    pub fn plan(self, typed: Option<&Url>) -> Result<Option<Tickets>, UrlError> {
+        let Some(url) = typed.cloned().or(self.lookup.map(|url| url.0)) else {
+            return Ok(None);
+        };
+        let usual = Tickets::at(url)?;
+        Ok(Some(Tickets {
+            app: self.app.unwrap_or_default(),
+            secret: self.secret.unwrap_or_default(),
+            cache: self.cache.unwrap_or(usual.cache),
+            pacing: self.pacing.unwrap_or(usual.pacing),
+            concurrency: self
+                .concurrency
+                .map_or(usual.concurrency, NonZeroUsize::get),
+            patience: self.patience.map_or(usual.patience, |time| time.0),
+            ..usual
+        }))
+    }
+}
+
 /// `[weights]`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -200,6 +244,8 @@ typed! {
     Weight(f64) = |text| text.parse().ok().filter(|weight| (0.0..1e9).contains(weight)).ok_or_else(|| format!("`{text}` is no weight; write 0 or more"));
     /// Bytes of a message.
     Payload(usize) = payload;
+    /// A lookup's URL.
+    Lookup(Url) = |text| text.parse().map_err(|error: UrlError| error.to_string());
     /// What decides the exit code.
     Expected(Vec<Expectation>) = Expectation::parse_all;
 }

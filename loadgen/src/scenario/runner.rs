@@ -71,6 +71,9 @@ struct Runner<'a> {
 /// The plan of the phones.
 pub fn fleet_plan(scenario: &Scenario, machine: &Machine) -> FleetPlan {
     let phones = scenario.phones.len() as u32;
+    // Where tickets lead is not known yet; where the lookup is says whether it is this machine.
+    let mut towards = scenario.targets.clone();
+    towards.extend(scenario.tickets.as_ref().map(|tickets| tickets.lookup));
     FleetPlan {
         targets: scenario.targets.clone(),
         first: scenario.phones.start,
@@ -78,7 +81,7 @@ pub fn fleet_plan(scenario: &Scenario, machine: &Machine) -> FleetPlan {
         threads: scenario
             .threads
             .unwrap_or_else(|| machine.threads_for(phones)),
-        sources: Sources::choose(&scenario.targets, scenario.sources.clone()),
+        sources: Sources::choose(&towards, scenario.sources.clone()),
         script: Script {
             version: scenario.version,
             persistent: scenario.persistent,
@@ -87,6 +90,7 @@ pub fn fleet_plan(scenario: &Scenario, machine: &Machine) -> FleetPlan {
         patience: scenario.patience,
         retry: true,
         late: scenario.late,
+        tickets: scenario.tickets.clone(),
     }
 }
 
@@ -98,10 +102,10 @@ pub fn run(
 ) -> Result<Report, BeginError> {
     let plan = fleet_plan(scenario, machine);
     connect::check(machine, &plan, scenario.broadcasts())?;
-    if let Some(pid) = scenario.server {
+    if let Some(server) = &scenario.server {
         watch
-            .server(pid)
-            .map_err(|error| BeginError::NoProcess(pid, error))?;
+            .server(server)
+            .map_err(|error| BeginError::NoProcess(server.clone(), error))?;
     }
     announce(scenario, &plan, watch);
     let publishers = PublisherPlan {
@@ -110,6 +114,7 @@ pub fn run(
         version: plan.script.version,
         payload: scenario.payload,
         seed: fastrand::u64(..),
+        tickets: plan.tickets.clone(),
     };
     let run = scenario.run.unwrap_or_else(|| fastrand::u32(..));
     let ledger = Arc::new(Ledger::new(run, plan.first, plan.phones));
@@ -135,9 +140,19 @@ fn announce(scenario: &Scenario, plan: &FleetPlan, watch: &mut Watch) {
         "{} phones, each with its own client id and two subscriptions, from {} threads to {} at {}/s.",
         grouped(u64::from(plan.phones)),
         plan.threads,
-        targets.join(", "),
+        if plan.tickets.is_some() {
+            "where their tickets say".into()
+        } else {
+            targets.join(", ")
+        },
         grouped(scenario.connects.round() as u64),
     ));
+    if let Some(tickets) = &plan.tickets {
+        watch.note(&format!(
+            "Tickets come from {} ({}).",
+            tickets.url, tickets.lookup
+        ));
+    }
     for phase in &scenario.phases {
         watch.note(&format!("Then {}: {}.", phase.name, phase.in_words()));
     }
@@ -176,7 +191,7 @@ impl Runner<'_> {
                 .transpose()
                 .map_err(BeginError::Proc)
         };
-        let server = self.scenario.server;
+        let server = self.watch.server_pid();
         if server.is_some() {
             self.watch.phase("start");
             self.watch
@@ -353,7 +368,6 @@ impl Runner<'_> {
         report.settings = self.scenario.settings();
         report.memory = memory;
         report.storms = self.storms;
-        report.server_pid = self.scenario.server;
         report.interrupted = ended == Ended::Interrupted;
         report.judge(&self.scenario.expect);
         report

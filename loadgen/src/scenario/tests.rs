@@ -6,13 +6,17 @@ use super::*;
 use crate::cli::Numbers;
 use crate::output::Output;
 
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("million", include_str!("../../scenarios/million.toml")),
     (
         "million-idle",
         include_str!("../../scenarios/million-idle.toml"),
     ),
     ("storm", include_str!("../../scenarios/storm.toml")),
+    (
+        "storm-tickets",
+        include_str!("../../scenarios/storm-tickets.toml"),
+    ),
     ("mixed", include_str!("../../scenarios/mixed.toml")),
 ];
 
@@ -197,4 +201,51 @@ fn errors_say_where_and_what_to_do() {
         .unwrap_err()
         .to_string();
     assert!(nowhere.contains("--scenario"), "{nowhere}");
+}
+
+#[test]
+fn tickets_are_asked_for_where_a_lookup_is_named() {
+    let of = |text: &str, lookup: Option<&str>| {
+        let keys = parse(text).unwrap().tickets.unwrap_or_default();
+        let typed = lookup.map(|url| url.parse().unwrap());
+        keys.plan(typed.as_ref()).unwrap()
+    };
+    assert_eq!(of("phones = 5", None), None);
+    assert_eq!(of("[tickets]\ncache = false", None), None);
+    let usual = of("", Some("http://127.0.0.1:1")).unwrap();
+    let example = example("mixed").tickets.unwrap();
+    assert_eq!(
+        (
+            Some(usual.cache),
+            Some(usual.pacing),
+            Some(usual.concurrency)
+        ),
+        (
+            example.cache,
+            example.pacing,
+            example.concurrency.map(std::num::NonZeroUsize::get)
+        )
+    );
+    assert_eq!(Some(file::Time(usual.patience)), example.patience);
+    let text = "[tickets]\nlookup = 'http://127.0.0.1:2/x'\napp = 'shop'\nsecret = 's'\ncache = false\npacing = false\nconcurrency = 3\npatience = '1s'";
+    let written = of(text, None).unwrap();
+    assert_eq!(written.url.to_string(), "http://127.0.0.1:2/x");
+    assert_eq!((&*written.app, &*written.secret), ("shop", "s"));
+    assert_eq!(
+        (written.cache, written.pacing, written.concurrency),
+        (false, false, 3)
+    );
+    assert_eq!(written.patience, Duration::from_secs(1));
+    let flag = of(text, Some("http://127.0.0.1:3")).unwrap();
+    assert_eq!((flag.lookup.port(), flag.app), (3, written.app));
+    for wrong in [
+        "[tickets]\nlookup = '127.0.0.1:1'",
+        "[tickets]\nsecert = 'x'",
+        "[tickets]\nconcurrency = 0",
+    ] {
+        assert!(
+            parse(wrong).unwrap_err().starts_with("x.toml:2: "),
+            "{wrong}"
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loadgen::clock;
 use loadgen::payload::Payload;
@@ -46,6 +46,17 @@ pub(crate) struct FakeBroker {
     forwarded: Arc<AtomicU64>,
     faults: Arc<AtomicU64>,
     held: Arc<AtomicU64>,
+    guests: Arc<Mutex<Vec<Guest>>>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+/// A CONNECT as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest {
+    pub(crate) client_id: String,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) when: Instant,
 }
 
 #[derive(Clone)]
@@ -55,6 +66,7 @@ struct Connection {
     forwarded: Arc<AtomicU64>,
     faults: Arc<AtomicU64>,
     held: Arc<AtomicU64>,
+    guests: Arc<Mutex<Vec<Guest>>>,
     own: Arc<Mutex<Receiver>>,
 }
 
@@ -69,15 +81,21 @@ impl FakeBroker {
             forwarded: Arc::clone(&forwarded),
             faults: Arc::clone(&faults),
             held: Arc::clone(&held),
+            guests: Arc::default(),
             own: Arc::default(),
         };
+        let guests = Arc::clone(&shared.guests);
+        let streams = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let all = Arc::clone(&streams);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                all.lock().unwrap().push(stream.try_clone().unwrap());
                 let connection = Connection {
                     own: Arc::default(),
                     ..shared.clone()
                 };
-                std::thread::spawn(move || connection.serve(stream.unwrap()));
+                std::thread::spawn(move || connection.serve(stream));
             }
         });
         Self {
@@ -85,6 +103,20 @@ impl FakeBroker {
             forwarded,
             faults,
             held,
+            guests,
+            streams,
+        }
+    }
+
+    /// Who has come so far.
+    pub(crate) fn guests(&self) -> Vec<Guest> {
+        self.guests.lock().unwrap().clone()
+    }
+
+    /// Ends all connections.
+    pub(crate) fn hang_up(&self) {
+        for stream in self.streams.lock().unwrap().drain(..) {
+            let _gone_already = stream.shutdown(std::net::Shutdown::Both);
         }
     }
 
@@ -129,7 +161,16 @@ impl Connection {
 
     fn packet(&self, packet: &Packet<'_>) {
         match packet {
-            Packet::Connect(_) => self.reply(&Packet::Connack(Connack::default())),
+            Packet::Connect(connect) => {
+                let password = connect.password.map(<[u8]>::to_vec);
+                self.guests.lock().unwrap().push(Guest {
+                    client_id: connect.client_id.to_owned(),
+                    user: connect.username.map(str::to_owned),
+                    password: password.map(|bytes| String::from_utf8(bytes).unwrap()),
+                    when: Instant::now(),
+                });
+                self.reply(&Packet::Connack(Connack::default()));
+            }
             Packet::Subscribe(subscribe) => {
                 let mut state = self.state.lock().unwrap();
                 let mut codes = Vec::new();

@@ -86,6 +86,12 @@ impl Server {
 
     /// With more flags of the command line.
     pub fn launch_with(options: &Options, flags: &[&str]) -> Self {
+        // Side by side they would take each other's port.
+        Self::launch_configured(options, "[lookup]\nlisten = []\n", flags)
+    }
+
+    /// With more tables of the configuration file.
+    pub fn launch_configured(options: &Options, tables: &str, flags: &[&str]) -> Self {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -94,7 +100,7 @@ impl Server {
         let log = dir.join("log");
         let out = File::create(&log).expect("a log file");
         let mut command = match Broker::under_test() {
-            Broker::Stillwire => stillwire(options, &dir),
+            Broker::Stillwire => stillwire(options, tables, &dir),
             Broker::Mosquitto => mosquitto(options, &dir),
         };
         command.args(flags);
@@ -173,6 +179,24 @@ impl Server {
         });
     }
 
+    /// Where the lookup listens.
+    pub fn lookup(&self) -> SocketAddr {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("ready"));
+        let at = line.and_then(|line| line.split("lookup=\"").nth(1));
+        let text = at.and_then(|at| at.split(['"', ' ']).next());
+        text.and_then(|text| text.parse().ok())
+            .expect("the address of the lookup in the log")
+    }
+
+    /// SIGTERM, and the caller waits.
+    pub fn tell_to_end(&mut self) {
+        self.killed = true;
+        let pid = self.pid().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.expect("kill").success());
+    }
+
     /// SIGKILL, as power loss is to a process. The data directory stays.
     pub fn kill(&mut self) {
         self.killed = true;
@@ -182,9 +206,7 @@ impl Server {
 
     /// SIGTERM, and its end.
     pub fn stop(&mut self) {
-        let pid = self.pid().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(told.expect("kill").success());
+        self.tell_to_end();
         assert_eq!(self.ended(), Some(0), "{}", self.log());
     }
 
@@ -242,7 +264,7 @@ impl Drop for Server {
     }
 }
 
-fn stillwire(options: &Options, dir: &Path) -> Command {
+fn stillwire(options: &Options, tables: &str, dir: &Path) -> Command {
     let mut file = format!("{}\n[mqtt]\n", options.config);
     for (key, value) in &options.mqtt {
         writeln!(file, "{key} = {value}").expect("a string takes it");
@@ -250,6 +272,7 @@ fn stillwire(options: &Options, dir: &Path) -> Command {
     if let Some(policy) = options.queue_full {
         writeln!(file, "queue_full = \"{policy}\"").expect("a string takes it");
     }
+    file.push_str(tables);
     let config = dir.join("stillwire.toml");
     fs::write(&config, file).expect("the configuration file");
     let binary =

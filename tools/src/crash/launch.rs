@@ -55,7 +55,7 @@ impl Launch {
         fs::write(&config, file)?;
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(config);
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0", "--lookup", "off"]);
         command.arg("--reactors").arg(self.reactors.to_string());
         command.arg("--max-connections").arg("1000");
         command.arg("--data-dir").arg(self.data());

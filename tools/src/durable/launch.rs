@@ -104,7 +104,7 @@ impl Launch {
         let config = self.write("stillwire.toml", &text)?;
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(config);
-        command.args(["--listen", "127.0.0.1:0"]);
+        command.args(["--listen", "127.0.0.1:0", "--lookup", "off"]);
         command.arg("--reactors").arg(self.reactors.to_string());
         command.arg("--data-dir").arg(self.data());
         Ok(command)

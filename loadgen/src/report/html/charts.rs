@@ -16,6 +16,9 @@ const KINDS: usize = 6;
 /// What an interval adds to a sum.
 type Counted = fn(&Moment) -> i64;
 
+/// What was counted in an interval.
+type Counting = fn(&Moment) -> u64;
+
 /// A chart, drawn.
 pub(super) struct Chart {
     pub(super) title: String,
@@ -102,6 +105,7 @@ pub(super) fn all(report: &Report) -> Vec<Chart> {
         report,
     };
     drawing.connections();
+    drawing.tickets();
     drawing.messages();
     drawing.latency(
         "Connect to ready",
@@ -121,6 +125,11 @@ pub(super) fn all(report: &Report) -> Vec<Chart> {
     drawing.latency("Ping round trip", "From PINGREQ to PINGRESP.", |moment| {
         moment.latency.ping.clone()
     });
+    drawing.latency(
+        "Ticket",
+        "From the planned question to the lookup's ticket.",
+        |moment| moment.latency.ticket.clone(),
+    );
     drawing.usage();
     drawing.errors();
     drawing.charts
@@ -185,6 +194,32 @@ impl Drawing<'_> {
         self.draw(
             "Connects a second",
             "Phones that became ready, and connections that were tried, a second.",
+            Unit::Count,
+            Scale::Linear,
+            lines,
+        );
+    }
+
+    fn tickets(&mut self) {
+        if self.report.tickets.is_none() {
+            return;
+        }
+        let counts: [(&str, u8, Counting); 3] = [
+            ("tickets", 1, |m| m.counts.tickets),
+            ("put off", 2, |m| m.counts.tickets_put_off),
+            ("no answer", 3, |m| m.counts.tickets_failed),
+        ];
+        let course = &self.report.course;
+        let lines = counts
+            .into_iter()
+            .filter(|&(_, style, count)| style == 1 || course.iter().any(|m| count(m) > 0))
+            .map(|(name, style, count)| {
+                line(name, style, self.each(|m| Some(m.per_second(count(m)))))
+            })
+            .collect();
+        self.draw(
+            "Tickets a second",
+            "What the lookup answered: tickets, to come again later, or nothing that can be used.",
             Unit::Count,
             Scale::Linear,
             lines,

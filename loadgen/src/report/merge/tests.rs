@@ -2,6 +2,7 @@ use super::*;
 use crate::expect::Expectation;
 use crate::histogram::FINE;
 use crate::recording::{Reading, Recording};
+use crate::report::Tickets;
 use crate::report::course::{Sample, Usage};
 use crate::stats::{Count, Latencies, Tally, Totals};
 
@@ -84,6 +85,7 @@ impl Process {
                 received: reading.totals.received(),
                 ..Messages::default()
             }),
+            tickets: Some(Tickets::of(&reading.totals)),
             latency: self.all.packed(FINE),
             phases: recorded.phases,
             interval: recorded.interval,
@@ -111,9 +113,13 @@ fn parts_and_whole(seconds: u64) -> (Vec<Report>, Report) {
             parts[rng.usize(0..2)].value(value);
             whole.value(value);
         }
-        let part = &parts[rng.usize(0..2)];
-        for process in [part, &whole] {
+        let part = &mut parts[rng.usize(0..2)];
+        for process in [part, &mut whole] {
             process.tally.count(Count::Readied);
+            process.tally.count(Count::Tickets);
+            process.tally.count(Count::CacheHits);
+            process.recent.ticket.record(n + 1);
+            process.all.ticket.record(n + 1);
             process.tally.fail(crate::stats::Failure::Reset);
         }
     }
@@ -131,6 +137,7 @@ fn the_join_of_two_is_the_record_of_one() {
         let mut joined = merge(parts).unwrap();
         assert_eq!(joined.latency, whole.latency);
         assert_eq!(joined.messages, whole.messages);
+        assert_eq!(joined.tickets, whole.tickets);
         assert_eq!(joined.connections.ready, whole.connections.ready);
         assert_eq!(joined.phases, whole.phases);
         assert_eq!(joined.course.len(), whole.course.len());
