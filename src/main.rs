@@ -4,6 +4,7 @@ mod cli;
 mod exit;
 mod logging;
 mod serve;
+mod size;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -25,6 +26,10 @@ fn run() -> Result<(), Failure> {
     match cli::parse(std::env::args_os()).map_err(Failure::Usage)? {
         Asked::Print(text) => print(&text),
         Asked::Run(Command::Config(given)) => print(&settings(&given)?.to_string()),
+        Asked::Run(Command::Sizing(asked)) => {
+            let machine = Machine::read().map_err(ConfigError::Capacity)?;
+            print(&size::answer(&asked, &machine))
+        }
         Asked::Run(Command::Serve(given)) => serve::run(&settings(&given)?),
     }
 }
