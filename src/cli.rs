@@ -96,6 +96,12 @@ pub(crate) struct Given {
     /// What has acknowledged messages outlive: the process, or the power (disk) [default: process]
     #[arg(long, value_name = "WHAT")]
     durability: Option<String>,
+    /// How clients may prove who they are: open, ticket, password-file, jwt, http; may be repeated [default: open]
+    #[arg(long, value_name = "METHOD")]
+    auth: Vec<String>,
+    /// Listen on more than loopback though whoever comes is let in
+    #[arg(long)]
+    allow_open: bool,
     /// Connections held at most [default: what this machine allows]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_connections: Option<String>,
@@ -123,6 +129,13 @@ impl Given {
         }
         if let Some(durability) = &self.durability {
             given("--durability", "durability", Raw::Text(durability.clone()));
+        }
+        if !self.auth.is_empty() {
+            let methods = self.auth.iter().cloned().map(Raw::Text).collect();
+            given("--auth", "auth", Raw::List(methods));
+        }
+        if self.allow_open {
+            given("--allow-open", "allow_open", Raw::Boolean(true));
         }
         if let Some(connections) = &self.max_connections {
             given(
@@ -221,12 +234,17 @@ mod tests {
             "d",
             "--max-connections",
             "auto",
+            "--auth",
+            "open",
+            "--auth",
+            "http",
+            "--allow-open",
         ];
         let Ok(Asked::Run(Command::Serve(given))) = asked(&typed) else {
             panic!("not understood")
         };
         let flags = given.flags();
-        assert_eq!(flags.len(), 4);
+        assert_eq!(flags.len(), 6);
         for flag in &flags {
             assert!(typed.contains(&flag.name));
             stillwire::config::written::from_flag(flag).unwrap();

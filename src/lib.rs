@@ -22,6 +22,7 @@
 //! | [`counters`] | what each reactor counts | decide anything |
 //! | [`wire`] | MQTT packets, bytes in and bytes out | I/O, allocation while decoding |
 //! | [`topic`] | names, filters, the subscription index, interest between reactors | I/O, time |
+//! | [`access`] | who may come in, as whom, and what they may do: tickets, passwords, rules, tenants | know a socket or a packet, read a clock |
 //! | [`session`] | one client's protocol state: windows, queue, aliases, will | I/O, read a clock |
 //! | [`store`] | what outlives the process: states, queues, shared bodies and values in a log a reactor | know MQTT, wait for a disk, drop anything by itself |
 //! | [`routing`] | a shard: all sessions of a reactor, and the way of a message through all shards | I/O, read a clock |
@@ -31,10 +32,11 @@
 //! | [`logs`] | where the logs are, who writes which, another number of them | serve |
 //! | [`server`] | threads: start, drain, end | |
 //!
-//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store` ←
+//! Imports point one way, down this order: `limits`, `ids`, `clock`, `config` ← `wire`, `topic`, `wheel`, `counters` ← `session`, `store`, `access` ←
 //! `routing` ← `sys`, `transport` ← `reactor` ← `server` ← `main`. `wire`, `topic`, `session` and `routing` can be driven by a simulation;
 //! what they take from `sys` is [`sys::text`], [`sys::bytes`] and [`sys::prefetch`], which look at bytes or hint at them, and ask nobody.
 
+pub mod access;
 pub mod clock;
 pub mod config;
 pub mod counters;

@@ -237,6 +237,9 @@ pub const SESSION_BITS: u32 = 26;
 /// Longest topic or filter in bytes: MQTT strings have a length of 16 bits (MQTT 5 section 1.5.4).
 pub const MAX_TOPIC_BYTES: usize = u16::MAX as usize;
 
+/// Longest name of a tenant: it stands before each of its topics and client identifiers (`topic::scope`).
+pub const TENANT_NAME_BYTES: usize = 32;
+
 /// Bytes of a chunk of the topic arena. It holds the longest string, and is small enough for a reactor with a handful of topics.
 pub const ARENA_CHUNK_BYTES: usize = 128 << 10;
 
@@ -445,3 +448,26 @@ pub const CLEAN_SLACK: u64 = 4 << 20;
 /// Bytes of the log that the cleaner handles for each one that was appended since it was last called. In a log that is half dead it reads two and
 /// moves one for each that it frees: with 4 it gains on whatever comes in.
 pub const CLEAN_PER_BYTE: usize = 4;
+
+// ---- access ----
+
+/// Largest file of users, rules or keys that is read: half a million users.
+pub const ACCESS_FILE_BYTES: u64 = 64 << 20;
+
+/// Characters of an app key. It stands before every topic and client id of the tenant.
+pub const TENANT_NAME_BYTES: usize = 32;
+
+/// Largest token that is looked at. Issuers that put whole profiles into theirs stay below; what is verified for an unknown peer is bounded by it.
+pub const TOKEN_BYTES: usize = 8 << 10;
+
+/// Filters in each list of a token's rights: all of them are tried for every message.
+pub const RIGHTS_FILTERS: usize = 64;
+
+/// Bytes of an encoded identity. It travels with the CONNECT to the home reactor.
+pub const IDENTITY_BYTES: usize = 16 << 10;
+
+/// Memory of one password check: with [`GATE_THREADS`] at a time, what logins may take of the machine.
+pub const ARGON2_KIB: u32 = 256 << 10;
+
+/// Passes of one password check.
+pub const ARGON2_PASSES: u32 = 16;

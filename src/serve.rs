@@ -37,6 +37,14 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
             capacity.limited_by()
         );
     }
+    if config.is_open()
+        && let Some(address) = config
+            .listen
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback())
+    {
+        warn!("auth has \"open\": whoever reaches {address} gets in without a password");
+    }
     let server = Server::open(config, &data_dir).map_err(|error| {
         let origin = settings.origin(key_of(&error)).clone();
         Failure::Start(origin, error)

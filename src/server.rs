@@ -144,13 +144,11 @@ impl Server {
         } else {
             Vec::new()
         };
-        let claims: Vec<Claim> = config
-            .listen
-            .iter()
-            .map(|&address| {
-                Claim::take(address).map_err(|error| StartError::Listen(address, error))
-            })
-            .collect::<Result<_, _>>()?;
+        let claims = claim(&config.listen)?;
+        let homes: Vec<Vec<SocketAddr>> = (0..reactors)
+            .map(|reactor| config.home_addresses(reactor))
+            .collect();
+        let home_claims = claim(&homes.concat())?;
         let addresses: Vec<SocketAddr> = claims.iter().map(Claim::address).collect();
         let common_table = fits_one_table(config, reactors)?;
         let lines = Lines::new(reactors, common_table)
@@ -171,13 +169,13 @@ impl Server {
         };
         let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
         let (started, results) = mpsc::channel();
-        for reactor in 0..reactors {
+        for (reactor, own) in homes.into_iter().enumerate() {
             let setup = Setup {
                 me: ReactorId(reactor as u16),
                 lines: Arc::clone(&server.lines),
                 shared: Arc::clone(&server.shared),
                 seats: Arc::clone(&seats),
-                addresses: server.addresses.clone(),
+                addresses: [server.addresses.clone(), own].concat(),
                 core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
                 seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
                 logs: logs.cloned(),
@@ -196,7 +194,7 @@ impl Server {
             // It waits for this.
             let _ = go.send(());
         }
-        drop(claims);
+        drop((claims, home_claims));
         Ok(server)
     }
 
@@ -278,6 +276,12 @@ impl Drop for Server {
     }
 }
 
+/// Takes addresses for the reactors to listen on.
+fn claim(addresses: &[SocketAddr]) -> Result<Vec<Claim>, StartError> {
+    let take = |&address| Claim::take(address).map_err(|error| StartError::Listen(address, error));
+    addresses.iter().map(take).collect()
+}
+
 fn setup_failed(reactor: usize, error: SetupError) -> StartError {
     match error {
         SetupError::Table(error) => {
@@ -313,7 +317,7 @@ fn fits_one_table(config: &Config, reactors: usize) -> Result<bool, StartError> 
     let needed = open_files_for_all(
         u64::from(config.max_connections),
         reactors,
-        config.listen.len(),
+        config.listen.len() + config.home_addresses(0).len(),
         open,
     );
     if needed > limit {
@@ -408,6 +412,38 @@ mod tests {
             TcpStream::connect(address).is_err(),
             "nobody listens any more"
         );
+    }
+
+    #[test]
+    fn who_comes_to_the_port_of_its_home_is_not_handed_over() {
+        // Reactors' own ports that are free: three in a row, found by trying.
+        let mut config = config(3, 100);
+        let server = (20_000..30_000)
+            .step_by(3)
+            .find_map(|base| {
+                config.home_ports = base;
+                Server::start(&config).ok()
+            })
+            .expect("three free ports in a row");
+        let shared = &server.shared;
+        let clients: Vec<_> = (0..30)
+            .map(|i| {
+                let id = format!("client-{i}");
+                let home = crate::routing::home(&shared.hasher, &id, 3);
+                let port = config.home_ports + home.0;
+                connect(SocketAddr::from(([127, 0, 0, 1], port)), &id)
+            })
+            .collect();
+        assert!(clients.iter().all(|(_, reason)| *reason == 0));
+        let totals = server.counters().totals();
+        assert_eq!((totals.connections, totals.handed_over), (30, 0));
+        // A client that knows no better is let in all the same.
+        let stranger = SocketAddr::from(([127, 0, 0, 1], config.home_ports));
+        let strangers: Vec<_> = (30..60)
+            .map(|i| connect(stranger, &format!("client-{i}")))
+            .collect();
+        assert!(strangers.iter().all(|(_, reason)| *reason == 0));
+        assert!(server.counters().totals().handed_over > 0);
     }
 
     #[test]

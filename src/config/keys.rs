@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::resolved::{Config, Durability, LogFormat, QueueFull};
+use super::resolved::{Config, Durability, LogFormat, Method, QueueFull};
 use super::value::{Kind, Value};
 use crate::limits;
 
@@ -107,6 +107,37 @@ impl Field for PathBuf {
     }
 }
 
+impl Field for String {
+    fn value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+    fn from(value: Value) -> Option<Self> {
+        if let Value::Text(text) = value {
+            Some(text)
+        } else {
+            None
+        }
+    }
+}
+
+impl Field for Vec<Method> {
+    fn value(&self) -> Value {
+        let word = |method: &Method| match method.value() {
+            Value::Text(word) => word,
+            _ => unreachable!("a choice is a word"),
+        };
+        Value::List(self.iter().map(word).collect())
+    }
+    fn from(value: Value) -> Option<Self> {
+        let Value::List(list) = value else {
+            return None;
+        };
+        list.into_iter()
+            .map(|word| <Method as Field>::from(Value::Text(word)))
+            .collect()
+    }
+}
+
 impl Field for Vec<SocketAddr> {
     fn value(&self) -> Value {
         Value::List(self.iter().map(ToString::to_string).collect())
@@ -140,6 +171,10 @@ macro_rules! choice_field {
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
 choice_field!(Durability, DURABILITY: "process" => Durability::Process, "disk" => Durability::Disk);
 choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
+choice_field!(
+    Method, METHODS:
+    "open" => Method::Open, "ticket" => Method::Ticket, "password-file" => Method::PasswordFile, "jwt" => Method::Jwt, "http" => Method::Http
+);
 choice_field!(
     tracing::Level, LOG_LEVELS:
     "error" => tracing::Level::ERROR, "warn" => tracing::Level::WARN, "info" => tracing::Level::INFO,
@@ -184,6 +219,8 @@ const SESSIONS: u64 = limits::MAX_CONNECTIONS * 4;
 keys! {
     listen: Kind::Addresses,
         "Addresses for plain MQTT over TCP; port 0 takes a free port.";
+    home_ports: count(0, U16),
+        "First of the reactors' own ports, which tickets name: reactor i listens on it plus i too, at each address of `listen`; 0: none.";
     reactors: Kind::Count { min: 1, max: limits::MAX_REACTORS as u64, auto: true },
         "Reactor threads; auto is one for each core this process may use.";
     pin: Kind::Switch,
@@ -198,12 +235,44 @@ keys! {
         "Connections held at most, over all reactors; auto is what this machine allows.";
     drain_timeout: seconds(0, 3600),
         "Time between SIGTERM and the end, at most.";
+    auth: Kind::Words(METHODS),
+        "How clients may prove who they are; open lets in whoever has no password.";
+    allow_open: Kind::Switch,
+        "Needed to listen on more than loopback with open in auth.";
     log.format: Kind::Choice(LOG_FORMATS),
         "Log lines as text or as one JSON object each.";
     log.level: Kind::Choice(LOG_LEVELS),
         "The least severe level that is logged.";
     log.connections: Kind::Switch,
         "One log line for each connection that opens or closes.";
+    access.keys: Kind::OptionalPath,
+        "Keys that sign and verify tickets; this and the other files are read again on SIGHUP.";
+    access.apps: Kind::OptionalPath,
+        "Apps (tenants), their secrets and limits.";
+    access.passwords: Kind::OptionalPath,
+        "Users and hashes of their passwords; `stillwire passwd` writes it.";
+    access.issuers: Kind::OptionalPath,
+        "Issuers whose JWTs are taken.";
+    access.acl: Kind::OptionalPath,
+        "Rules for topics; without a file everything is allowed, with an empty one nothing.";
+    access.revoked: Kind::OptionalPath,
+        "Tokens, clients and apps that are out.";
+    access.clock_skew: seconds(0, 3600),
+        "How far the clocks of those who sign tokens may be off.";
+    access.http_url: Kind::OptionalUrl,
+        "Where the http method asks.";
+    access.http_timeout: count(10, 60_000),
+        "Milliseconds that the hook may take.";
+    access.http_cache: seconds(0, 86_400),
+        "How long an answer of the hook is good for; 0: it is asked each time.";
+    access.address_connects: count(0, 1_000_000),
+        "Connects a second of one address (IPv6: one /64); 0: any number.";
+    access.address_failures: count(0, 1_000_000),
+        "Failed connects a minute of one address; 0: any number.";
+    access.client_connects: count(0, 1_000_000),
+        "Connects a second with one client id; 0: any number.";
+    access.client_failures: count(0, 1_000_000),
+        "Failed connects a minute with one client id; 0: any number. Who knows an id can lock it out.";
     mqtt.max_packet_size: bytes(64, limits::LARGEST_PACKET),
         "Largest packet a client may send, fixed header included.";
     mqtt.max_connect_size: bytes(64, limits::LARGEST_CONNECT as u64),
@@ -268,7 +337,14 @@ mod tests {
                     .iter()
                     .map(|word| Value::Text((*word).to_owned()))
                     .collect(),
+                Kind::Words(words) => vec![Value::List(
+                    words.iter().map(|word| (*word).to_owned()).collect(),
+                )],
                 Kind::Path => vec![Value::Text("/a".to_owned())],
+                Kind::OptionalPath => {
+                    vec![Value::Text("/a".to_owned()), Value::Text(String::new())]
+                }
+                Kind::OptionalUrl => vec![Value::Text("http://[::1]:1/a".to_owned())],
                 Kind::Addresses => vec![Value::List(vec!["[::1]:1".to_owned()])],
             };
             let mut config = Config::new(1, 1);
@@ -326,7 +402,13 @@ mod tests {
             Kind::Seconds { .. } => "seconds",
             Kind::Switch => "boolean",
             Kind::Choice(_) => &key.kind.accepts().replace("one of ", ""),
+            Kind::Words(_) => &key
+                .kind
+                .accepts()
+                .replace("a list of one or more of", "list of"),
             Kind::Path => "path",
+            Kind::OptionalPath => "path or `\"\"`",
+            Kind::OptionalUrl => "http URL or `\"\"`",
             Kind::Addresses => "list of addresses",
         };
         let range = key

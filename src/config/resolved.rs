@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Addresses for plain MQTT over TCP.
     pub listen: Vec<SocketAddr>,
+    /// The first of the reactors' own ports; 0: they have none.
+    pub home_ports: u16,
     /// How many reactors; 1 to [`crate::limits::MAX_REACTORS`].
     pub reactors: usize,
     /// Pin reactor `i` to the `i`-th core this process may use, modulo their number.
@@ -22,8 +24,14 @@ pub struct Config {
     pub max_connections: u32,
     /// Seconds between SIGTERM and the end, at most.
     pub drain_timeout: u32,
+    /// How clients may prove who they are.
+    pub auth: Vec<Method>,
+    /// Listening beyond loopback is meant, though `auth` lets in whoever comes.
+    pub allow_open: bool,
     /// What is logged and how.
     pub log: Log,
+    /// Who may do what: files, the hook, throttles.
+    pub access: Access,
     /// The protocol's limits and policies.
     pub mqtt: Mqtt,
 }
@@ -34,6 +42,7 @@ impl Config {
         Self {
             // Loopback only: a server without authentication isn't opened to the world by default.
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))],
+            home_ports: 0,
             reactors,
             pin: true,
             // Works without root, and is found again where the server was started; a packaged server names its own place.
@@ -42,13 +51,39 @@ impl Config {
             commit_delay: 0,
             max_connections,
             drain_timeout: 10,
+            auth: vec![Method::Open],
+            allow_open: false,
             log: Log {
                 format: LogFormat::Text,
                 level: tracing::Level::INFO,
                 connections: false,
             },
+            access: Access::default(),
             mqtt: Mqtt::default(),
         }
+    }
+
+    /// Whether a client needs to prove nothing.
+    pub fn is_open(&self) -> bool {
+        self.auth.contains(&Method::Open)
+    }
+}
+
+impl Config {
+    /// Where this reactor alone listens: at its own port of each address.
+    pub fn home_addresses(&self, reactor: usize) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        if self.home_ports > 0 {
+            // Checked to be within the range of ports.
+            let port = self.home_ports.saturating_add(reactor as u16);
+            for address in &self.listen {
+                let address = SocketAddr::new(address.ip(), port);
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+        }
+        addresses
     }
 }
 
@@ -70,6 +105,75 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// A way to be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Whoever presents no password is admitted.
+    Open,
+    /// A ticket of our own, as the password.
+    Ticket,
+    /// A user name and password of the password file.
+    PasswordFile,
+    /// A JWT of another issuer, as the password.
+    Jwt,
+    /// Whatever the HTTP hook says yes to.
+    Http,
+}
+
+/// Who may do what. Paths are empty where there is no such file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Keys that sign and verify tickets.
+    pub keys: PathBuf,
+    /// Tenants, their secrets and limits.
+    pub apps: PathBuf,
+    /// Users and hashes of their passwords.
+    pub passwords: PathBuf,
+    /// Issuers of other JWTs.
+    pub issuers: PathBuf,
+    /// Rules for topics.
+    pub acl: PathBuf,
+    /// Tokens, clients and tenants that are out.
+    pub revoked: PathBuf,
+    /// Seconds that the clocks of those who sign may be off.
+    pub clock_skew: u32,
+    /// Where the hook is asked; empty: nowhere.
+    pub http_url: String,
+    /// Milliseconds that the hook may take.
+    pub http_timeout: u32,
+    /// Seconds that an answer of the hook is good for; 0: it is asked each time.
+    pub http_cache: u32,
+    /// Connects a second of one address; 0: any number.
+    pub address_connects: u32,
+    /// Failed connects a minute of one address; 0: any number.
+    pub address_failures: u32,
+    /// Connects a second with one client id; 0: any number.
+    pub client_connects: u32,
+    /// Failed connects a minute with one client id; 0: any number.
+    pub client_failures: u32,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            keys: PathBuf::new(),
+            apps: PathBuf::new(),
+            passwords: PathBuf::new(),
+            issuers: PathBuf::new(),
+            acl: PathBuf::new(),
+            revoked: PathBuf::new(),
+            clock_skew: 30,
+            http_url: String::new(),
+            http_timeout: 2000,
+            http_cache: 60,
+            address_connects: 0,
+            address_failures: 60,
+            client_connects: 0,
+            client_failures: 0,
+        }
+    }
 }
 
 /// What outlives what.

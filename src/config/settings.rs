@@ -1,11 +1,12 @@
 //! From what was typed to what the server runs with, and the origin of each value.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::error::{ConfigError, Origin, TooFewFiles};
 use super::keys::{self, KEYS};
-use super::resolved::Config;
+use super::resolved::{Config, Method};
 use super::value::Value;
 use super::written::{self, Entry, Flag};
 use crate::limits;
@@ -126,6 +127,9 @@ impl Settings {
             );
             return Err(self.contradiction("mqtt.max_connect_size", "mqtt.max_packet_size", what));
         }
+        if let Some(what) = self.misplaced_home_ports() {
+            return Err(self.contradiction("home_ports", "reactors", what));
+        }
         if self.config.max_connections > mqtt.max_sessions {
             let what = format!(
                 "{} connections need as many sessions, and mqtt.max_sessions is {}; lower this or raise that",
@@ -133,7 +137,75 @@ impl Settings {
             );
             return Err(self.contradiction("max_connections", "mqtt.max_sessions", what));
         }
+        self.check_auth()
+    }
+
+    /// What each method of `auth` needs to be there, and that nobody opens a server to the world without a word.
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let access = &self.config.access;
+        for (method, word, key, given) in [
+            (
+                Method::Ticket,
+                "ticket",
+                "access.keys",
+                !access.keys.as_os_str().is_empty(),
+            ),
+            (
+                Method::PasswordFile,
+                "password-file",
+                "access.passwords",
+                !access.passwords.as_os_str().is_empty(),
+            ),
+            (
+                Method::Jwt,
+                "jwt",
+                "access.issuers",
+                !access.issuers.as_os_str().is_empty(),
+            ),
+            (
+                Method::Http,
+                "http",
+                "access.http_url",
+                !access.http_url.is_empty(),
+            ),
+        ] {
+            if self.config.auth.contains(&method) && !given {
+                let what = format!("\"{word}\" needs {key}; set it, or take the method out");
+                return Err(self.contradiction("auth", key, what));
+            }
+        }
+        let beyond = self
+            .config
+            .listen
+            .iter()
+            .find(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = beyond.filter(|_| self.config.is_open() && !self.config.allow_open) {
+            let what = format!(
+                "{address} is not loopback and auth has \"open\", so that anybody there gets in; name other methods in auth, or mean it with allow_open = true (--allow-open)"
+            );
+            return Err(self.contradiction("listen", "auth", what));
+        }
         Ok(())
+    }
+
+    /// What is wrong with the reactors' own ports.
+    fn misplaced_home_ports(&self) -> Option<String> {
+        let (first, reactors) = (u64::from(self.config.home_ports), self.config.reactors);
+        if first == 0 {
+            return None;
+        }
+        let last = first + reactors as u64 - 1;
+        if last > u64::from(u16::MAX) {
+            return Some(format!(
+                "{reactors} reactors have ports up to {last}, and there are 65535; use {} or less",
+                u64::from(u16::MAX) - reactors as u64 + 1
+            ));
+        }
+        let taken = |address: &&SocketAddr| (first..=last).contains(&u64::from(address.port()));
+        let taken = self.config.listen.iter().find(taken)?;
+        Some(format!(
+            "ports {first} to {last} are the reactors' own, and {taken} in listen is one of them; move one of the two"
+        ))
     }
 
     /// At the place of `key`, or of `other` if only that one was given.
@@ -298,6 +370,20 @@ mod tests {
             .to_string();
         assert!(
             error.starts_with("sw.toml:2:19: max_connections: 11 connections"),
+            "{error}"
+        );
+        let error = resolve("reactors = 10\nhome_ports = 65530", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("sw.toml:2:14: home_ports: 10 reactors have ports up to 65539"),
+            "{error}"
+        );
+        let error = resolve("reactors = 10\nhome_ports = 1880", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("127.0.0.1:1883 in listen is one of them"),
             "{error}"
         );
     }

@@ -81,8 +81,14 @@ pub enum Kind {
     Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A list of some of these words, each once.
+    Words(&'static [&'static str]),
     /// A path.
     Path,
+    /// A path, or nothing.
+    OptionalPath,
+    /// An address of a plain HTTP service, or nothing.
+    OptionalUrl,
     /// A list of ADDRESS:PORT.
     Addresses,
 }
@@ -134,7 +140,17 @@ impl Kind {
             (Self::Path, Raw::Text(text)) if !text.is_empty() && !text.contains('\0') => {
                 Ok(Value::Text(text.clone()))
             }
-            (Self::Choice(_) | Self::Path, Raw::Text(text)) => Err(self.unreadable(text)),
+            (Self::OptionalPath, Raw::Text(text)) if !text.contains('\0') => {
+                Ok(Value::Text(text.clone()))
+            }
+            (Self::OptionalUrl, Raw::Text(text)) if text.is_empty() || is_plain_http(text) => {
+                Ok(Value::Text(text.clone()))
+            }
+            (
+                Self::Choice(_) | Self::Path | Self::OptionalPath | Self::OptionalUrl,
+                Raw::Text(text),
+            ) => Err(self.unreadable(text)),
+            (Self::Words(words), Raw::List(items)) => self.words(words, items),
             (Self::Addresses, Raw::List(items)) => self.addresses(items),
             _ => Err(Fault::WrongType {
                 expected: self.accepts(),
@@ -163,7 +179,15 @@ impl Kind {
                         .join(", ")
                 )
             }
+            Self::Words(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                format!("a list of one or more of {}", words.join(", "))
+            }
             Self::Path => "a string that is a path".to_owned(),
+            Self::OptionalPath => "a string that is a path, or \"\"".to_owned(),
+            Self::OptionalUrl => {
+                "a string such as \"http://127.0.0.1:8000/auth\", or \"\"".to_owned()
+            }
             Self::Addresses => {
                 "a list of strings such as [\"0.0.0.0:1883\", \"[::]:1883\"]".to_owned()
             }
@@ -284,12 +308,39 @@ impl Kind {
         Ok(Value::List(list))
     }
 
+    fn words(&self, words: &[&str], items: &[Raw]) -> Result<Value, Fault> {
+        let mut list: Vec<String> = Vec::new();
+        for item in items {
+            match item {
+                Raw::Text(text) if words.contains(&text.as_str()) && !list.contains(text) => {
+                    list.push(text.clone());
+                }
+                Raw::Text(text) => return Err(self.unreadable(text)),
+                other => {
+                    return Err(Fault::WrongType {
+                        expected: self.accepts(),
+                        found: other.type_name(),
+                    });
+                }
+            }
+        }
+        if list.is_empty() {
+            return Err(self.unreadable("[]"));
+        }
+        Ok(Value::List(list))
+    }
+
     fn unreadable(&self, text: &str) -> Fault {
         Fault::Unreadable {
             found: text.to_owned(),
             expected: self.accepts(),
         }
     }
+}
+
+/// Whether it is a URL that a client without TLS can ask.
+fn is_plain_http(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| url.scheme() == "http" && url.has_host())
 }
 
 /// A TOML basic string.

@@ -9,6 +9,7 @@ use crate::ids::{ConnId, SessionIdx};
 use crate::limits;
 use crate::routing::Verdict;
 use crate::routing::port::CloseCause;
+use crate::topic::Scope;
 use crate::transport::tcp::{self, Reading};
 use crate::wire::{Connect, frame};
 
@@ -188,7 +189,10 @@ impl Reactor {
 
     /// The shard takes a client in, or not. `rest` came behind its CONNECT.
     pub(super) fn admit(&mut self, conn: ConnId, connect: &Connect<'_>, rest: &[u8]) {
-        let Some(attached) = self.shard.connect(conn, connect, self.now, &mut self.io) else {
+        let Some(attached) =
+            self.shard
+                .connect(conn, connect, Scope::DEFAULT, self.now, &mut self.io)
+        else {
             return;
         };
         self.io.connections.attach(conn, attached);

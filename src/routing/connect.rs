@@ -1,6 +1,8 @@
 //! CONNECT: a session begins or goes on (MQTT 5 section 3.1, 4.1).
 
+use std::borrow::Cow;
 use std::num::NonZeroU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::port::{CloseCause, Port};
 use super::waits::Wait;
@@ -10,7 +12,7 @@ use crate::ids::{ConnId, SessionIdx};
 use crate::session::alias::Outbound;
 use crate::session::message::Message;
 use crate::session::{Flags, Session, Will};
-use crate::topic::validate_name;
+use crate::topic::{Scope, validate_name};
 use crate::wire::{Connack, Connect, ReasonCode, Version};
 
 impl Shard {
@@ -19,23 +21,34 @@ impl Shard {
         &mut self,
         conn: ConnId,
         connect: &Connect<'_>,
+        scope: Scope<'_>,
         now: Millis,
         port: &mut impl Port,
     ) -> Option<Attached> {
         self.counters().packets_in.add(1);
+        if !scope.is_default() {
+            self.shared.tenants.store(true, Relaxed);
+        }
         let assigned = connect
             .client_id
             .is_empty()
-            .then(|| self.assign_client_id());
+            .then(|| self.assign_client_id(scope));
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        if let Err(reason) = self.acceptable(connect) {
-            return self.refuse(conn, connect.version, reason, port);
-        }
+        let acceptable = self.acceptable(connect, scope);
+        let named = scope
+            .name(client_id)
+            .ok_or(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+        let (client_id, will_topic) = match (named, acceptable) {
+            (Ok(client_id), Ok(will_topic)) => (client_id, will_topic),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return self.refuse(conn, connect.version, reason, port);
+            }
+        };
         self.keep.changed = false;
-        let Some((idx, present)) = self.open(client_id, connect.clean_start, now, port) else {
+        let Some((idx, present)) = self.open(&client_id, connect.clean_start, now, port) else {
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         };
-        self.bind(idx, conn, connect);
+        self.bind(idx, conn, connect, &will_topic);
         if self.sessions[idx].is_durable() {
             self.record_online(idx);
         } else if self.sessions[idx].expiry() != Some(0) && self.record_new(idx).is_err() {
@@ -76,7 +89,12 @@ impl Shard {
         None
     }
 
-    fn acceptable(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+    /// Whether the server can do what is asked; the topic of the will, as the server has it.
+    fn acceptable<'a>(
+        &self,
+        connect: &Connect<'a>,
+        scope: Scope<'_>,
+    ) -> Result<Cow<'a, str>, ReasonCode> {
         if connect.authentication_method.is_some() {
             // Section 4.12: a method that the server doesn't know.
             return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
@@ -91,22 +109,24 @@ impl Shard {
         if nameless_may_not_stay {
             return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
         }
-        if let Some(will) = &connect.will {
-            validate_name(will.topic, self.mqtt().max_topic_levels)
-                .map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
-            if super::publish::is_reserved(will.topic) {
-                return Err(ReasonCode::NOT_AUTHORIZED);
-            }
+        let Some(will) = &connect.will else {
+            return Ok(Cow::Borrowed(""));
+        };
+        validate_name(will.topic, self.mqtt().max_topic_levels)
+            .map_err(|_| ReasonCode::TOPIC_NAME_INVALID)?;
+        if super::publish::is_reserved(will.topic) {
+            return Err(ReasonCode::NOT_AUTHORIZED);
         }
-        Ok(())
+        scope.name(will.topic).ok_or(ReasonCode::TOPIC_NAME_INVALID)
     }
 
     /// An identifier whose home is here.
-    fn assign_client_id(&mut self) -> String {
+    fn assign_client_id(&mut self, scope: Scope<'_>) -> String {
         loop {
             let id = format!("sw-{:016x}", self.random());
-            if greet::home(&self.shared.hasher, &id, self.reactors()) == self.me
-                && self.find(&id).is_none()
+            let named = scope.name(&id).unwrap_or_default();
+            if greet::home(&self.shared.hasher, &named, self.reactors()) == self.me
+                && self.find(&named).is_none()
             {
                 return id;
             }
@@ -161,10 +181,10 @@ impl Shard {
     }
 
     /// The new connection is the session's.
-    fn bind(&mut self, idx: SessionIdx, conn: ConnId, connect: &Connect<'_>) {
+    fn bind(&mut self, idx: SessionIdx, conn: ConnId, connect: &Connect<'_>, will_topic: &str) {
         let mqtt = &self.shared.mqtt;
         let will = connect.will.as_ref().map(|will| Will {
-            message: Message::from_will(will, self.shared.hasher.hash(will.topic)),
+            message: Message::from_will(will, will_topic, self.shared.hasher.hash(will_topic)),
             expiry: will.properties.message_expiry,
             delay: will.delay,
         });

@@ -20,6 +20,7 @@ use crate::session::flow::{Delivery, Inflight, QueueLimits, Queued};
 use crate::session::message::Message;
 use crate::session::{Flags, Session};
 use crate::topic::GroupKey;
+use crate::topic::scope::bare;
 use crate::wire::publish::{self, PublishOut};
 use crate::wire::{PacketId, Qos, ReasonCode};
 
@@ -444,7 +445,7 @@ impl Shard {
             return true;
         }
         let out = Out {
-            topic: message.topic(),
+            topic: bare(message.topic()),
             payload: message.payload(),
             forward: message.forward(),
             message_expiry: message.expiry_left(now),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::session::message::Message;
+use crate::topic::scope::bare;
 use crate::wire::publish::{self, PublishOut};
 use crate::wire::{Qos, Version};
 
@@ -53,7 +54,7 @@ impl Frames {
         if frame.of != self.serial {
             frame.bytes.clear();
             let out = PublishOut {
-                topic: message.topic(),
+                topic: bare(message.topic()),
                 payload: message.payload(),
                 forward: message.forward(),
                 message_expiry: message.expiry_left(now),

@@ -15,8 +15,8 @@ use crate::session::durable::{self, Core, Note, Subscription};
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::session::{Flags, Session, Will};
 use crate::store::{self, Queue, Refused, Store};
-use crate::topic::Index;
 use crate::topic::arena::Arena;
+use crate::topic::{Filter, Index};
 
 /// A shard's store, and what belongs to it.
 #[derive(Debug)]
@@ -161,9 +161,13 @@ impl Parts<'_> {
         }
         for sub in extras.map_or(&[][..], |extras| &extras.shared) {
             let (key, options, id) = self.groups.membership(*sub);
-            let filter = format!("$share/{}/{}", key.group, key.path);
+            let filter = Filter {
+                share: Some(&*key.group),
+                path: &key.path,
+                wildcard: false,
+            };
             let subscription = Subscription {
-                filter: &filter,
+                filter: &filter.text(),
                 options,
                 id,
             };

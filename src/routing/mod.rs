@@ -43,8 +43,9 @@ mod subscribe;
 mod system;
 mod waits;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hashbrown::{HashMap, HashSet};
@@ -60,7 +61,9 @@ use crate::store::Store;
 use crate::sys::prefetch;
 use crate::topic::arena::Arena;
 use crate::topic::table::Table;
-use crate::topic::{Entry, FilterId, GroupKey, Index, Marks, Masks, Own, Routes, TopicHasher};
+use crate::topic::{
+    Entry, FilterId, GroupKey, Index, Marks, Masks, Own, Routes, Scope, TopicHasher,
+};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
 use port::CloseCause;
@@ -80,6 +83,8 @@ pub struct Shared {
     pub mqtt: Mqtt,
     /// Counters of all reactors.
     pub counters: AllCounters,
+    /// Some client is not the default tenant's: whose a session is has to be looked at.
+    tenants: AtomicBool,
     /// Sessions over all shards, against [`Mqtt::max_sessions`].
     sessions: AtomicU64,
     /// Topics on which something was retained.
@@ -105,6 +110,7 @@ impl Shared {
             hasher,
             mqtt,
             counters: AllCounters::new(reactors),
+            tenants: AtomicBool::new(false),
             sessions: AtomicU64::new(0),
             retained_marks: Marks::new(topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_BYTES)),
             retained: AtomicU64::new(0),
@@ -392,6 +398,20 @@ impl Shard {
 
     fn client_id(&self, idx: SessionIdx) -> &str {
         self.ids.text(self.sessions[idx].client_id)
+    }
+
+    /// Whose a session is.
+    fn scope(&self, idx: SessionIdx) -> Scope<'_> {
+        if self.shared.tenants.load(Ordering::Relaxed) {
+            Scope::of(self.client_id(idx))
+        } else {
+            Scope::DEFAULT
+        }
+    }
+
+    /// A name that a client has given, as the server has it. None: it is too long.
+    fn scoped<'a>(&self, idx: SessionIdx, name: &'a str) -> Option<Cow<'a, str>> {
+        self.scope(idx).name(name)
     }
 
     fn id_of(&self, idx: SessionIdx) -> SessionId {

@@ -15,22 +15,23 @@ use crate::limits::{SPARE_MESSAGE_BYTES, SPARE_MESSAGES};
 use crate::session::durable::Note;
 use crate::session::message::{Message, Outcome, Publisher, Receipt};
 use crate::topic::filter::has_wildcard;
-use crate::topic::{ReactorSet, TopicHash, validate_name};
+use crate::topic::scope::bare;
+use crate::topic::{ReactorSet, Scope, TopicHash, validate_name};
 use crate::wire::{Forward, PacketId, Publish, Qos, ReasonCode};
 
 /// `$inbox/{client id}/{rest}` reaches that client, whatever it subscribes to.
 const INBOX: &str = "$inbox/";
 
-/// The client identifier that an inbox topic names.
-pub(super) fn inbox_of(topic: &str) -> Option<&str> {
-    let rest = topic.strip_prefix(INBOX)?;
-    Some(
-        rest.split_once('/')
-            .map_or(rest, |(client_id, _)| client_id),
-    )
+/// The client identifier that an inbox topic names, as the server has it.
+pub(super) fn inbox_of(topic: &str) -> Option<Cow<'_, str>> {
+    let rest = bare(topic).strip_prefix(INBOX)?;
+    let client_id = rest
+        .split_once('/')
+        .map_or(rest, |(client_id, _)| client_id);
+    Scope::of(topic).name(client_id)
 }
 
-/// Topics that a client may not publish to: the server's own (section 4.7.2), but for inboxes.
+/// Topics that a client may not publish to: the server's own (section 4.7.2), but for inboxes. `topic` is as the client knows it.
 pub(super) fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$') && !topic.starts_with(INBOX)
 }
@@ -90,17 +91,20 @@ impl Shard {
             return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
         }
         check_response_topic(&publish.properties.forward)?;
-        let topic = self.resolve_alias(idx, publish)?;
+        let name = self.resolve_alias(idx, publish)?;
+        let topic = self
+            .scoped(idx, &name)
+            .ok_or(Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
         let hash = self.shared.hasher.hash(&topic);
         let is_ours = self.own.has(hash);
         if is_ours {
             self.index.expect(hash);
         }
-        validate_name(&topic, self.mqtt().max_topic_levels)
+        validate_name(&name, self.mqtt().max_topic_levels)
             .map_err(|_| Fault::new(ReasonCode::TOPIC_NAME_INVALID))?;
         let likely = is_ours.then(|| self.index.expect_likely(hash)).flatten();
         let Some(id) = publish.packet_id else {
-            if !is_reserved(&topic) {
+            if !is_reserved(&name) {
                 let message = self.message(idx, publish, &topic, hash, None, now);
                 self.expect_subscriber(likely);
                 self.route(&message, now, port);
@@ -116,7 +120,7 @@ impl Shard {
             return self.release_acks(idx, port);
         }
         self.check_receive_maximum(idx)?;
-        if is_reserved(&topic) {
+        if is_reserved(&name) {
             let receipt = self.receipt();
             let receipts = &mut self.sessions[idx].flow_mut().receipts;
             receipts.refuse(id, publish.qos, receipt, Outcome::Forbidden);
@@ -311,7 +315,7 @@ impl Shard {
 
     pub(super) fn route_now(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
         if let Some(client_id) = inbox_of(message.topic()) {
-            let home = greet::home(&self.shared.hasher, client_id, self.reactors());
+            let home = greet::home(&self.shared.hasher, &client_id, self.reactors());
             if home == self.me {
                 message.expect();
                 self.inbox(message, now, port);
@@ -375,7 +379,7 @@ impl Shard {
 
     /// Delivers to the client whose inbox the topic names, and settles.
     pub(super) fn inbox(&mut self, message: &Arc<Message>, now: Millis, port: &mut impl Port) {
-        if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(client_id))
+        if let Some(idx) = inbox_of(message.topic()).and_then(|client_id| self.find(&client_id))
             // One that does not know yet that it is connected is not, but for what is stored.
             && (!self.has_no_connack(idx)
                 || self.sessions[idx].is_durable() && message.qos != Qos::AtMostOnce)

@@ -24,7 +24,7 @@ use crate::session::message::Message;
 use crate::session::{Flags, Session, Will};
 use crate::store::{Recovered, State, Store};
 use crate::topic::filter::Filter;
-use crate::topic::{GroupKey, SubOptions};
+use crate::topic::{GroupKey, Scope, SubOptions};
 use crate::wire::{Forward, PacketId, Qos};
 
 /// The key of a SUBACK that is none: all shards know of what this one has loaded.
@@ -278,6 +278,9 @@ impl Shard {
     fn find_place(&mut self, idx: SessionIdx, lost: &mut Vec<SessionId>) {
         let id = self.id_of(idx);
         let client_id = self.client_id(idx);
+        if !Scope::of(client_id).is_default() {
+            self.shared.tenants.store(true, Relaxed);
+        }
         let hash = self.shared.hasher.hash(client_id);
         if let Some(other) = self.find(client_id) {
             let older = if self.id_of(other).serial < id.serial {
@@ -429,7 +432,7 @@ impl Shard {
             was_online = durable::read_core(state, &notes).is_ok_and(|core| core.ends.is_none());
             let subscriptions = durable::read_subscriptions(state, &notes);
             for sub in subscriptions.unwrap_or_default() {
-                let Ok(filter) = Filter::parse(sub.filter, u16::MAX) else {
+                let Ok(filter) = Filter::kept(sub.filter) else {
                     continue;
                 };
                 if let Some(group) = filter.share {

@@ -25,6 +25,7 @@ use crate::session::Flags;
 use crate::session::durable::Body;
 use crate::session::message::Message;
 use crate::topic::filter::has_wildcard;
+use crate::topic::scope::bare;
 use crate::topic::{TopicHash, matches};
 use crate::wire::Qos;
 
@@ -66,6 +67,9 @@ pub(super) struct Store {
     sweep_from: Option<Box<str>>,
 }
 
+/// Where the default tenant's topics begin.
+const BEHIND_TENANTS: &str = "\u{1}";
+
 /// Some messages of a [`Store`], and where to go on.
 pub(super) type Part = (Vec<Arc<Message>>, Option<Box<str>>);
 
@@ -101,7 +105,13 @@ impl Store {
         {
             found.push(Arc::clone(&first.0));
         }
-        let from = after.map_or(literal, |after| after.max(literal));
+        // Other tenants' stand before those of the default one, and are not looked at.
+        let literal_or_first = if literal.is_empty() {
+            BEHIND_TENANTS
+        } else {
+            literal
+        };
+        let from = after.map_or(literal_or_first, |after| after.max(literal_or_first));
         for (looked, message) in self.after(Some(from)).enumerate() {
             if !message.topic().starts_with(literal) {
                 return (found, None);
@@ -176,7 +186,7 @@ impl Shard {
 
     /// What is retained is in the store first; the server's own figures are not. False: there is no room.
     fn record_retained(&mut self, message: &Message) -> bool {
-        if super::publish::is_reserved(message.topic()) {
+        if super::publish::is_reserved(bare(message.topic())) {
             return true;
         }
         let key = message.topic().as_bytes();

@@ -14,6 +14,7 @@ use crate::ids::{SessionId, SessionIdx};
 use crate::session::durable::Body;
 use crate::session::flow::{Acked, Delivery};
 use crate::store::{Queue, State};
+use crate::topic::scope::bare;
 use crate::wire::{PacketId, PacketType, Qos, ReasonCode, ack};
 
 /// What an acknowledgement of a client means for its queue.
@@ -143,7 +144,7 @@ impl Shard {
         }
         let left = |at: u64| at.saturating_sub(unix).div_ceil(1000);
         let out = Out {
-            topic: body.topic,
+            topic: bare(body.topic),
             payload: body.payload,
             forward: body.forward,
             message_expiry: body

@@ -3,6 +3,7 @@
 //! A SUBACK says that whatever is published from now on arrives. Exact filters are in the shared masks at once; wildcard filters and
 //! shared groups are told to every shard, and the SUBACK waits until all of them know.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
@@ -14,7 +15,7 @@ use super::waits::Wait;
 use super::{Fault, Shard};
 use crate::clock::Millis;
 use crate::ids::{ConnId, SessionId, SessionIdx};
-use crate::limits::{MAX_GROUPS, MAX_ROUTES};
+use crate::limits::{MAX_GROUPS, MAX_ROUTES, MAX_TOPIC_BYTES};
 use crate::session::Flags;
 use crate::session::durable::{self, Subscription};
 use crate::topic::{Filter, GroupKey, SubOptions};
@@ -104,10 +105,7 @@ impl Shard {
         let mut codes = Vec::with_capacity(packet.filters.len());
         for (text, options) in request.packet.filters.iter() {
             let code = match self.subscribe_to(&mut request, text, options, port) {
-                Ok(qos) => {
-                    self.note_granted(&mut request, text, options);
-                    qos as u8
-                }
+                Ok(qos) => qos as u8,
                 Err(reason) if request.v5 => reason.0,
                 Err(_) => ReasonCode::UNSPECIFIED_ERROR.0,
             };
@@ -158,7 +156,8 @@ impl Shard {
         Ok(())
     }
 
-    fn note_granted(&self, request: &mut Request<'_>, filter: &str, options: SubscribeOptions) {
+    /// A durable session's record will have the filter, as the server has it.
+    fn note_granted(&self, request: &mut Request<'_>, filter: &Filter<'_>, options: SubOptions) {
         if !self.sessions[request.idx].is_durable() {
             return;
         }
@@ -166,8 +165,8 @@ impl Shard {
             durable::begin_subscribed(&mut request.granted);
         }
         let subscription = Subscription {
-            filter,
-            options: granted(options),
+            filter: &filter.text(),
+            options,
             id: request.id,
         };
         durable::put_subscription(&mut request.granted, &subscription);
@@ -189,6 +188,11 @@ impl Shard {
             // An inbox reaches its client without a subscription, and nobody else.
             return Err(ReasonCode::NOT_AUTHORIZED);
         }
+        let path = self.scoped_path(idx, &filter)?;
+        let filter = Filter {
+            path: &path,
+            ..filter
+        };
         let is_replicated = filter.wildcard || filter.share.is_some();
         if is_replicated && self.routes.len() >= MAX_ROUTES && !self.routes.has(filter.path) {
             return Err(ReasonCode::QUOTA_EXCEEDED);
@@ -215,6 +219,7 @@ impl Shard {
                 self.announce_members(&key, Some(&known), port);
                 request.groups.insert(key);
             }
+            self.note_granted(request, &filter, granted);
             return Ok(options.qos);
         }
         if self.subscriptions_of(idx) >= self.mqtt().max_subscriptions as usize
@@ -246,6 +251,7 @@ impl Shard {
                 id: request.id,
             });
         }
+        self.note_granted(request, &filter, granted);
         Ok(options.qos)
     }
 
@@ -368,18 +374,10 @@ impl Shard {
         let mut codes = Vec::with_capacity(packet.filters.len());
         let mut ended = Vec::new();
         for text in packet.filters.iter() {
-            let code = match Filter::parse(text, self.mqtt().max_topic_levels) {
-                Ok(filter) if self.unsubscribe_from(idx, &filter, port) => {
-                    if self.sessions[idx].is_durable() {
-                        if ended.is_empty() {
-                            durable::begin_unsubscribed(&mut ended);
-                        }
-                        durable::put_filter(&mut ended, text);
-                    }
-                    ReasonCode::SUCCESS
-                }
-                Ok(_) => ReasonCode::NO_SUBSCRIPTION_EXISTED,
-                Err(_) => ReasonCode::TOPIC_FILTER_INVALID,
+            let code = match self.unsubscribe_one(idx, text, &mut ended, port) {
+                Ok(true) => ReasonCode::SUCCESS,
+                Ok(false) => ReasonCode::NO_SUBSCRIPTION_EXISTED,
+                Err(reason) => reason,
             };
             codes.push(code.0);
         }
@@ -394,6 +392,45 @@ impl Shard {
         }
         self.send_when_synced(idx, &out, port);
         Ok(())
+    }
+
+    /// The path of a client's filter, as the server has it.
+    fn scoped_path<'a>(
+        &self,
+        idx: SessionIdx,
+        filter: &Filter<'a>,
+    ) -> Result<Cow<'a, str>, ReasonCode> {
+        self.scope(idx)
+            .name(filter.path)
+            .filter(|path| filter.text_len() + path.len() - filter.path.len() <= MAX_TOPIC_BYTES)
+            .ok_or(ReasonCode::TOPIC_FILTER_INVALID)
+    }
+
+    /// What one filter of an UNSUBSCRIBE does; `ended` is a durable session's record of it. False: there is no such subscription.
+    fn unsubscribe_one(
+        &mut self,
+        idx: SessionIdx,
+        text: &str,
+        ended: &mut Vec<u8>,
+        port: &mut impl Port,
+    ) -> Result<bool, ReasonCode> {
+        let filter = Filter::parse(text, self.mqtt().max_topic_levels)
+            .map_err(|_| ReasonCode::TOPIC_FILTER_INVALID)?;
+        let path = self.scoped_path(idx, &filter)?;
+        let filter = Filter {
+            path: &path,
+            ..filter
+        };
+        if !self.unsubscribe_from(idx, &filter, port) {
+            return Ok(false);
+        }
+        if self.sessions[idx].is_durable() {
+            if ended.is_empty() {
+                durable::begin_unsubscribed(ended);
+            }
+            durable::put_filter(ended, &filter.text());
+        }
+        Ok(true)
     }
 
     fn unsubscribe_from(

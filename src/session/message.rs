@@ -78,7 +78,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Takes what must be kept of a PUBLISH. `topic` is the resolved one, where the packet had an alias.
+    /// Takes what must be kept of a PUBLISH. `topic` is the resolved one, where the packet had an alias, as the server has it.
     pub fn from_publish(
         publish: &Publish<'_>,
         topic: &str,
@@ -124,9 +124,9 @@ impl Message {
             .map(|secs| now.plus_secs(u64::from(secs)));
     }
 
-    /// Takes the message of a will. Its expiry counts from its publication, so none is set yet.
-    pub fn from_will(will: &wire::Will<'_>, hash: TopicHash) -> Self {
-        let mut message = Self::new(will.topic, hash, &will.properties.forward, will.payload);
+    /// Takes the message of a will. Its expiry counts from its publication, so none is set yet. `topic` is its topic as the server has it.
+    pub fn from_will(will: &wire::Will<'_>, topic: &str, hash: TopicHash) -> Self {
+        let mut message = Self::new(topic, hash, &will.properties.forward, will.payload);
         message.qos = will.qos;
         message.retain = will.retain;
         message
@@ -176,7 +176,7 @@ impl Message {
         })
     }
 
-    /// The topic name.
+    /// The topic name, as the server has it ([`crate::topic::scope`]).
     pub fn topic(&self) -> &str {
         &self.topic
     }

@@ -1,6 +1,9 @@
 //! Topic filters: their grammar (MQTT 5 sections 4.7.1 and 4.8.2), and the plain matcher.
 
+use std::borrow::Cow;
+
 use super::name::{TopicError, check_text, is_plain_name, is_wildcard};
+use super::scope::{Scope, bare};
 
 /// A checked topic filter, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,29 @@ impl<'a> Filter<'a> {
                 wildcard: false,
             });
         }
+        Self::take_apart(text, max_levels, false)
+    }
+
+    /// Takes apart a filter as the server keeps it: its path is scoped, and was checked when it came.
+    pub fn kept(text: &'a str) -> Result<Self, TopicError> {
+        Self::take_apart(text, u16::MAX, true)
+    }
+
+    /// The whole filter again, as [`Filter::kept`] takes it.
+    pub fn text(&self) -> Cow<'a, str> {
+        match self.share {
+            Some(group) => Cow::Owned(format!("$share/{group}/{}", self.path)),
+            None => Cow::Borrowed(self.path),
+        }
+    }
+
+    /// Bytes of [`Filter::text`].
+    pub fn text_len(&self) -> usize {
+        let share = self.share.map_or(0, |group| "$share//".len() + group.len());
+        share + self.path.len()
+    }
+
+    fn take_apart(text: &'a str, max_levels: u16, scoped: bool) -> Result<Self, TopicError> {
         if text.is_empty() {
             return Err(TopicError::Empty);
         }
@@ -44,8 +70,9 @@ impl<'a> Filter<'a> {
         if text.len() > crate::limits::MAX_TOPIC_BYTES {
             return Err(TopicError::TooLong);
         }
-        check_text(path, max_levels)?;
-        let wildcard = check_wildcards(path)?;
+        let name = if scoped { bare(path) } else { path };
+        check_text(name, max_levels)?;
+        let wildcard = check_wildcards(name)?;
         Ok(Self {
             share,
             path,
@@ -79,8 +106,13 @@ fn check_wildcards(path: &str) -> Result<bool, TopicError> {
     Ok(found)
 }
 
-/// Whether a valid path matches a valid topic name, level by level: the rule as the standard words it, which the trie is tested against.
+/// Whether a valid path matches a valid topic name of the same tenant, level by level: the rule as the standard words it, which the trie is
+/// tested against.
 pub fn matches(path: &str, topic: &str) -> bool {
+    if Scope::of(path) != Scope::of(topic) {
+        return false;
+    }
+    let (path, topic) = (bare(path), bare(topic));
     // A filter that starts with a wildcard does not match topics that start with `$` (section 4.7.2).
     if topic.starts_with('$') && path.bytes().next().is_some_and(is_wildcard) {
         return false;
@@ -185,6 +217,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_scoped_and_what_a_client_sends_never() {
+        for (text, share, path, wildcard) in [
+            ("\0t/a", None, "\0t/a", false),
+            ("\0t/#", None, "\0t/#", true),
+            ("$share/g/\0t/+/x", Some("g"), "\0t/+/x", true),
+            ("$share/g/x", Some("g"), "x", false),
+        ] {
+            let filter = Filter {
+                share,
+                path,
+                wildcard,
+            };
+            assert_eq!(Filter::kept(text), Ok(filter), "{text:?}");
+            assert_eq!((&*filter.text(), filter.text_len()), (text, text.len()));
+            if text.contains('\0') {
+                assert_eq!(parse(text), Err(TopicError::Nul), "{text:?}");
+            }
+        }
+        assert_eq!(Filter::kept("\0t/a\0"), Err(TopicError::Nul));
+        assert_eq!(Filter::kept("\0t/"), Err(TopicError::Empty));
+    }
+
+    #[test]
+    fn tenants_do_not_meet() {
+        for (path, topic, expected) in [
+            ("#", "\0t/a", false),
+            ("+/a", "\0t/a", false),
+            ("\0t/#", "a", false),
+            ("\0t/#", "\0u/a", false),
+            ("\0t/#", "\0t/a", true),
+            ("\0t/+", "\0t/a", true),
+            ("\0t/#", "\0t/$SYS/a", false),
+            ("\0t/+/a", "\0t/$SYS/a", false),
+            ("\0t/$SYS/#", "\0t/$SYS/a", true),
+            ("\0t/a/#", "\0t/a", true),
+        ] {
+            assert_eq!(matches(path, topic), expected, "{path:?} {topic:?}");
+        }
+    }
+
+    #[test]
     fn levels_and_length_are_bounded() {
         assert_eq!(parse(&"/".repeat(65_535)), Err(TopicError::TooManyLevels));
         assert_eq!(
@@ -254,8 +327,10 @@ mod tests {
 
         #[test]
         fn a_name_matches_itself_and_hash(topic in generate::topic()) {
-            prop_assert!(validate(&topic) && matches(&topic, &topic));
-            prop_assert_eq!(matches("#", &topic), !topic.starts_with('$'));
+            let name = bare(&topic);
+            prop_assert!(validate(name) && matches(&topic, &topic));
+            let all = Scope::of(&topic).name("#").unwrap();
+            prop_assert_eq!(matches(&all, &topic), !name.starts_with('$'));
         }
     }
 

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use super::arena::{Arena, StrRef};
 use super::hash::TopicHasher;
 use super::pool::Pool;
+use super::scope::prefix_len;
 
 const ROOT: u32 = 0;
 /// No node, no value.
@@ -125,12 +126,14 @@ impl FilterTrie {
         let topic = topic.as_bytes();
         // Where a literal and a `+` both lead on, one waits here: at most one a level.
         let mut waiting: Vec<(u32, usize)> = Vec::new();
-        // Section 4.7.2: a filter that starts with a wildcard does not match a topic that starts with `$`.
-        let hidden = topic.first() == Some(&b'$');
+        // Section 4.7.2: a filter that starts with a wildcard does not match a topic that starts with `$`. A tenant's names start behind its
+        // prefix, which no wildcard stands for.
+        let first = prefix_len(topic);
+        let hidden = topic.get(first) == Some(&b'$');
         let mut next = Some((ROOT, 0));
         while let Some((number, start)) = next {
             let node = &self.nodes[number];
-            let wild = number != ROOT || !hidden;
+            let wild = start > first || start == first && !hidden;
             if node.rest != NONE && wild {
                 on_match(node.rest);
             }

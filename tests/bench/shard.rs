@@ -8,7 +8,7 @@ use stillwire::ids::{ConnId, ReactorId, SessionIdx};
 use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::routing::{Shard, Shared};
-use stillwire::topic::TopicHasher;
+use stillwire::topic::{Scope, TopicHasher};
 use stillwire::wire::{Connect, Qos, Version, frame};
 
 use crate::counted::{Scale, count};
@@ -89,7 +89,9 @@ impl World {
             slot: self.sessions.len() as u32,
             generation: 1,
         };
-        let attached = self.shard.connect(conn, &connect, NOW, &mut self.desk);
+        let attached = self
+            .shard
+            .connect(conn, &connect, Scope::DEFAULT, NOW, &mut self.desk);
         self.sessions.push(attached.unwrap().session);
         self.packet(self.sessions.len() - 1, subscribe);
     }

@@ -467,6 +467,7 @@ fn an_address_of_another_machine_is_said() {
             "serve",
             "--listen",
             "192.0.2.1:1883",
+            "--allow-open",
             "--data-dir",
             data_dir.to_str().unwrap(),
         ]),

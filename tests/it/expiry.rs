@@ -10,7 +10,7 @@ use stillwire::limits;
 use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::routing::{Shard, Shared};
-use stillwire::topic::TopicHasher;
+use stillwire::topic::{Scope, TopicHasher};
 use stillwire::wire::{
     Connect, Filters, Packet, PacketId, Qos, Subscribe, SubscribeOptions, UserProperties, Version,
     frame,
@@ -56,7 +56,9 @@ fn shard(count: u32) -> Shard {
             slot: n,
             generation: 1,
         };
-        let attached = shard.connect(conn, &connect, NOW, &mut Deaf).unwrap();
+        let attached = shard
+            .connect(conn, &connect, Scope::DEFAULT, NOW, &mut Deaf)
+            .unwrap();
         let own = format!("push/{client_id}");
         let options = SubscribeOptions::new(Qos::AtLeastOnce);
         let filters = [(&*own, options), ("all", options)];

@@ -16,7 +16,7 @@ use stillwire::limits;
 use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::routing::{Shard, Shared};
-use stillwire::topic::{Index, SubOptions, TopicHasher};
+use stillwire::topic::{Index, Scope, SubOptions, TopicHasher};
 use stillwire::wire::{
     Connect, Filters, Packet, PacketId, Qos, Subscribe, SubscribeOptions, UserProperties, Version,
     frame,
@@ -97,7 +97,10 @@ impl World {
             slot: slot as u32,
             generation: self.came,
         };
-        let attached = self.shard.connect(conn, &connect, NOW, &mut Deaf).unwrap();
+        let attached = self
+            .shard
+            .connect(conn, &connect, Scope::DEFAULT, NOW, &mut Deaf)
+            .unwrap();
         let own = format!("push/{client_id}");
         let options = SubscribeOptions::new(Qos::AtLeastOnce);
         let subscribe = encode(&Packet::Subscribe(Subscribe {

@@ -14,7 +14,7 @@ use stillwire::ids::{ConnId, ReactorId, SessionIdx};
 use stillwire::routing::mail::Mail;
 use stillwire::routing::port::{CloseCause, Port};
 use stillwire::routing::{Attached, Shard, Shared, Verdict, home};
-use stillwire::topic::TopicHasher;
+use stillwire::topic::{Scope, TopicHasher};
 use stillwire::wire::{Connect, Version, decode, frame};
 
 const SHARDS: usize = 2;
@@ -283,7 +283,7 @@ impl World {
         let desk = &mut self.desks[shard];
         desk.open.insert(conn, version);
         let id = ConnId { slot: conn, generation: 0 };
-        let attached = self.shards[shard].connect(id, &connect, self.now, desk);
+        let attached = self.shards[shard].connect(id, &connect, Scope::DEFAULT, self.now, desk);
         if let Some(Attached { session, .. }) = attached {
             self.seats.insert(who, Seat { shard, conn, session, version });
         } else {

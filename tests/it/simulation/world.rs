@@ -8,7 +8,7 @@ use stillwire::routing::port::CloseCause;
 use stillwire::routing::{Shard, Shared, Slices, Verdict};
 use stillwire::store::Recovered;
 use stillwire::store::log::{Log, Opened};
-use stillwire::topic::TopicHasher;
+use stillwire::topic::{Scope, TopicHasher};
 use stillwire::wire::{self, Connect, Packet, Qos, ReasonCode, Version, frame};
 
 use super::Profile;
@@ -291,7 +291,7 @@ impl World {
         let old = self.model.sessions[client].conn;
         let expected = self.model.connect(client, at, &connect, self.now);
         let attached = self.call(reactor, |shard, now, port| {
-            shard.connect(Network::id(at), &connect, now, port)
+            shard.connect(Network::id(at), &connect, Scope::DEFAULT, now, port)
         });
         let attached = attached.expect("nobody is refused here");
         self.network.conns[at].session = Some(attached.session);
