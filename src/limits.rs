@@ -237,9 +237,6 @@ pub const SESSION_BITS: u32 = 26;
 /// Longest topic or filter in bytes: MQTT strings have a length of 16 bits (MQTT 5 section 1.5.4).
 pub const MAX_TOPIC_BYTES: usize = u16::MAX as usize;
 
-/// Longest name of a tenant: it stands before each of its topics and client identifiers (`topic::scope`).
-pub const TENANT_NAME_BYTES: usize = 32;
-
 /// Bytes of a chunk of the topic arena. It holds the longest string, and is small enough for a reactor with a handful of topics.
 pub const ARENA_CHUNK_BYTES: usize = 128 << 10;
 

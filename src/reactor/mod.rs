@@ -6,7 +6,7 @@
 //! | file | its idea |
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
-//! | `accept`, `appetite`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
+//! | `accept`, `appetite`, `steering`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
 //! | `serve`, `hear` | from a socket to the shard; from several in a row |
 //! | `connections` | what a shard may do with them; closing; deadlines |
 //! | `outbox`, `output` | from the shard to the sockets |
@@ -24,6 +24,7 @@ mod output;
 pub mod seats;
 mod serve;
 pub mod slots;
+pub mod steering;
 pub mod token;
 pub mod trouble;
 mod turn;
@@ -53,6 +54,7 @@ use connections::{Connections, Io};
 use handover::{ArrivalBuffer, Departures, Letter};
 use mailbox::{Mailbox, Post};
 use seats::Seats;
+use steering::Steering;
 
 /// What the server wants its reactors to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +160,8 @@ pub struct Setup {
     pub addresses: Vec<SocketAddr>,
     /// The core it runs on.
     pub core: Option<usize>,
+    /// Connections are steered to the core that they come in on.
+    pub steering: Option<Arc<Steering>>,
     /// A seed for its shard.
     pub seed: u64,
     /// Where its log is; none: its store ends with it.
@@ -265,8 +269,12 @@ impl Reactor {
         let mut listeners = Vec::with_capacity(setup.addresses.len());
         for (index, &address) in setup.addresses.iter().enumerate() {
             let defer = limits::DEFER_ACCEPT_SECONDS;
-            let socket = sys::listen::listen(address, limits::LISTEN_BACKLOG, defer)
-                .map_err(|error| SetupError::Listen(address, error))?;
+            let listen = || sys::listen::listen(address, limits::LISTEN_BACKLOG, defer);
+            let socket = match (&setup.steering, setup.core) {
+                (Some(steering), Some(core)) => steering.listen(index, core, listen),
+                _ => listen(),
+            }
+            .map_err(|error| SetupError::Listen(address, error))?;
             let socket = mio::net::TcpListener::from_std(socket);
             sys::watch::add(&poll, socket.as_raw_fd(), token::listener(index))
                 .map_err(SetupError::Poll)?;
