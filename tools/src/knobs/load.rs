@@ -59,7 +59,7 @@ fn connected(sockets: &[Socket]) -> usize {
         .count()
 }
 
-/// Closes with a reset: leaves no TIME_WAIT behind for the next case.
+/// Closes with a reset: leaves no `TIME_WAIT` behind for the next case.
 fn drop_all(sockets: Vec<Socket>) {
     for socket in sockets {
         // One that never got through has nothing to reset.
@@ -227,7 +227,7 @@ fn knock(time: Duration, until_none: bool) -> io::Result<Figures> {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    // The caller closes first and keeps the TIME_WAIT: this end waits for it.
+                    // The caller closes first and keeps the `TIME_WAIT`: this end waits for it.
                     Ok((mut socket, _)) => {
                         let _end = socket
                             .set_nonblocking(false)

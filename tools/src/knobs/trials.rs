@@ -58,6 +58,7 @@ fn tracking(values: &[(&str, &str)]) -> io::Result<()> {
 }
 
 /// What the load itself reads.
+#[allow(clippy::unnecessary_wraps, reason = "as the other ways to set a case")]
 fn choice(values: &[(&str, &str)]) -> io::Result<()> {
     load::choose(values[0].1);
     Ok(())
@@ -112,6 +113,22 @@ pub(super) const TRIALS: &[Trial] = &[
                     ("net.ipv4.tcp_max_syn_backlog", "65536"),
                     ("net.ipv4.tcp_syncookies", "0"),
                     ("net.core.somaxconn", "65535"),
+                ],
+            ),
+            case(
+                "65536, syncookies on, somaxconn 1024",
+                &[
+                    ("net.ipv4.tcp_max_syn_backlog", "65536"),
+                    ("net.ipv4.tcp_syncookies", "1"),
+                    ("net.core.somaxconn", "1024"),
+                ],
+            ),
+            case(
+                "65536, syncookies off, somaxconn 1024",
+                &[
+                    ("net.ipv4.tcp_max_syn_backlog", "65536"),
+                    ("net.ipv4.tcp_syncookies", "0"),
+                    ("net.core.somaxconn", "1024"),
                 ],
             ),
         ],
