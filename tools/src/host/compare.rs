@@ -78,7 +78,7 @@ fn table(reports: &[Report]) -> String {
         let best = best(figure, reports);
         for report in reports {
             let value = (figure.of)(report);
-            let shown = value.map_or("–".to_owned(), |value| figure.unit.show(value));
+            let shown = value.map_or("–".to_owned(), |value| figure.show(value));
             _ = if value.is_some() && value == best {
                 write!(out, " **{shown}** |")
             } else {
@@ -181,7 +181,7 @@ fn page(reports: &[Report]) -> String {
         let best = best(figure, reports);
         for report in reports {
             let value = (figure.of)(report);
-            let shown = value.map_or("–".to_owned(), |value| figure.unit.show(value));
+            let shown = value.map_or("–".to_owned(), |value| figure.show(value));
             let class = if value.is_some() && value == best {
                 " class=\"best\""
             } else {

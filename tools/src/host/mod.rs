@@ -196,7 +196,7 @@ impl fmt::Display for Report {
         )?;
         for figure in FIGURES {
             if let Some(value) = (figure.of)(self) {
-                writeln!(out, "{:<44} {:>12}", figure.name, figure.unit.show(value))?;
+                writeln!(out, "{:<44} {:>12}", figure.name, figure.show(value))?;
             }
         }
         f.write_str(&out)
@@ -225,6 +225,17 @@ const fn figure(
         unit,
         more,
         of,
+    }
+}
+
+impl Figure {
+    /// A value as a reader wants it.
+    fn show(&self, value: f64) -> String {
+        if self.unit == Unit::Micros && value < 1.0 {
+            format!("{:.1} ns", value * 1e3)
+        } else {
+            self.unit.show(value)
+        }
     }
 }
 

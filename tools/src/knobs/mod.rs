@@ -162,6 +162,7 @@ fn in_namespace(arguments: &[String]) -> io::Result<std::process::Output> {
 fn tried(trial: &'static Trial, rounds: u32) -> Outcome {
     let mut counted: Vec<Vec<Figures>> = vec![Vec::new(); trial.cases.len()];
     let mut left_out = None;
+    let before = trials::as_they_are(trial);
     'all: for round in 0..rounds {
         for (at, case) in trial.cases.iter().enumerate() {
             eprintln!("knobs: {}, round {}: {}", trial.name, round + 1, case.name);
@@ -173,6 +174,10 @@ fn tried(trial: &'static Trial, rounds: u32) -> Outcome {
                 }
             }
         }
+    }
+    // The next trial begins with what this one found.
+    for (path, value) in before {
+        let _told_by_the_next = std::fs::write(path, value);
     }
     let cases = trial.cases.iter().zip(counted).map(|(case, counted)| Case {
         setting: case.name,

@@ -25,10 +25,26 @@ const fn case(name: &'static str, values: &'static [(&'static str, &'static str)
     Case { name, values }
 }
 
+fn path(sysctl: &str) -> String {
+    format!("/proc/sys/{}", sysctl.replace('.', "/"))
+}
+
+/// The sysctls that a trial's cases set, and what they are.
+pub(super) fn as_they_are(trial: &Trial) -> Vec<(String, String)> {
+    let names = trial.cases.iter().flat_map(|case| case.values);
+    let read = |(name, _): &(&str, &str)| {
+        let path = path(name);
+        std::fs::read_to_string(&path)
+            .ok()
+            .map(|value| (path, value))
+    };
+    names.filter_map(read).collect()
+}
+
 /// The namespace's own sysctls.
 fn sysctls(values: &[(&str, &str)]) -> io::Result<()> {
     for (name, value) in values {
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let path = path(name);
         std::fs::write(&path, value)
             .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
     }
@@ -204,28 +220,6 @@ pub(super) const TRIALS: &[Trial] = &[
         ],
         set: sysctls,
         load: load::ports,
-    },
-    Trial {
-        name: "ip_local_port_range",
-        about: "the same without reuse, until there is no port left",
-        cases: &[
-            case(
-                "32768 60999 (default)",
-                &[
-                    ("net.ipv4.tcp_tw_reuse", "0"),
-                    ("net.ipv4.ip_local_port_range", "32768 60999"),
-                ],
-            ),
-            case(
-                "10000 65535",
-                &[
-                    ("net.ipv4.tcp_tw_reuse", "0"),
-                    ("net.ipv4.ip_local_port_range", "10000 65535"),
-                ],
-            ),
-        ],
-        set: sysctls,
-        load: load::ports_left,
     },
     Trial {
         name: "defer_accept",
