@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use stillwire::config::value::Raw;
 use stillwire::config::written::Flag;
+use stillwire::limits;
+use stillwire::sizing::Role;
 
 use crate::exit;
 
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Key(Key),
     /// Sign a ticket for a client and print it
     Token(Token),
+    /// Print what so many connections need, beside what this machine has
+    Sizing(Sizing),
 }
 
 /// Whose password.
@@ -70,6 +74,53 @@ pub(crate) struct Token {
     /// Seconds that it is good for
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) ttl: u64,
+}
+
+/// `stillwire sizing`.
+#[derive(Debug, Args)]
+pub(crate) struct Sizing {
+    /// Connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=limits::MAX_CONNECTIONS))]
+    pub(crate) connections: u64,
+    /// What the machine is for
+    #[arg(long, value_enum, default_value_t = For::Server)]
+    pub(crate) role: For,
+    /// Reactors (threads of the load generator) [default: one a core]
+    #[arg(long, value_name = "N", value_parser = reactors)]
+    pub(crate) reactors: Option<usize>,
+    /// Write JSON: a flat object, a key a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// As many as there may be.
+fn reactors(text: &str) -> Result<usize, String> {
+    let range = 1..=limits::MAX_REACTORS;
+    text.parse()
+        .ok()
+        .filter(|reactors| range.contains(reactors))
+        .ok_or_else(|| format!("write 1 to {}", limits::MAX_REACTORS))
+}
+
+/// `--role`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum For {
+    /// It runs the server.
+    Server,
+    /// It runs the load generator.
+    Loadgen,
+    /// It runs both.
+    Both,
+}
+
+impl From<For> for Role {
+    fn from(role: For) -> Self {
+        match role {
+            For::Server => Self::Server,
+            For::Loadgen => Self::Loadgen,
+            For::Both => Self::Both,
+        }
+    }
 }
 
 /// What was given: a file, and flags that override it.

@@ -20,6 +20,7 @@
 //! | [`limits`] | every bound, and what a connection costs in bytes | |
 //! | [`ids`], [`clock`], [`wheel`] | names, time, deadlines | read a clock |
 //! | [`config`] | the file as typed, the configuration as resolved | I/O beyond reading its file |
+//! | [`sizing`] | what so many connections need of a machine | read a machine |
 //! | [`counters`] | what each reactor counts | decide anything |
 //! | [`wire`] | MQTT packets, bytes in and bytes out | I/O, allocation while decoding |
 //! | [`topic`] | names, filters, the subscription index, interest between reactors | I/O, time |
@@ -53,6 +54,7 @@ pub mod reactor;
 pub mod routing;
 pub mod server;
 pub mod session;
+pub mod sizing;
 pub mod store;
 pub mod sys;
 pub mod topic;

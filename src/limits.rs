@@ -144,6 +144,25 @@ pub const KERNEL_BYTES_PER_CONNECTION: u64 = 3_900;
 /// User-space memory of an idle connection with its session and two subscriptions, as the capacity report counts it.
 pub const USER_BYTES_PER_CONNECTION: u64 = 256;
 
+/// User-space memory of a phone in the load generator: itself, its line in the ledger, and what a histogram or a heap adds.
+pub const LOADGEN_BYTES_PER_PHONE: u64 = 128;
+
+/// Descriptors of a table of the load generator that are not phones: standard streams, pollers, listeners that were copied, a reserve.
+pub const LOADGEN_FILES_BESIDE: u64 = 128;
+
+/// Files that a process has open before its reactors start, as the sums for a machine that is yet to be tuned take it.
+pub const FILES_OPEN: u64 = 64;
+
+/// Open files of everything else on a machine.
+pub const SYSTEM_FILES_BESIDE: u64 = 65_536;
+
+/// Microseconds of a core that a connect with its subscription costs in a storm, all told: 36 were measured with 200,000 phones on 11 reactors.
+pub const STORM_CONNECT_MICROS: u64 = 40;
+
+/// Seconds in which all phones are to be back after a storm; the cores that a machine should have follow from it. What they do between storms
+/// is a tenth of that.
+pub const STORM_SECONDS: u64 = 60;
+
 // ---- what an idle connection costs: client identifier of 12 characters, one topic of its own, one that everybody has ----
 
 /// A connection: one cache line (`reactor::slots`).

@@ -5,6 +5,7 @@ mod credentials;
 mod exit;
 mod logging;
 mod serve;
+mod size;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -29,6 +30,10 @@ fn run() -> Result<(), Failure> {
         Asked::Run(Command::Passwd(given)) => print(&credentials::passwd(&given)?),
         Asked::Run(Command::Key(given)) => print(&credentials::key(&given)?),
         Asked::Run(Command::Token(given)) => print(&credentials::token(&given)?),
+        Asked::Run(Command::Sizing(asked)) => {
+            let machine = Machine::read().map_err(ConfigError::Capacity)?;
+            print(&size::answer(&asked, &machine))
+        }
         Asked::Run(Command::Serve(given)) => serve::run(&settings(&given)?),
     }
 }

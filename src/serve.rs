@@ -10,6 +10,7 @@ use stillwire::data_dir::DataDir;
 use stillwire::logs::LogsError;
 use stillwire::lookup::LookupError;
 use stillwire::server::{Handle, Server, StartError};
+use stillwire::sizing::{Role, Sums};
 use stillwire::sys;
 use stillwire::sys::signals::{Signal, Signals};
 use tracing::{error, info, warn};
@@ -32,6 +33,8 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     }
     let data_dir = DataDir::lock(&config.data_dir)?;
     info!("{capacity}");
+    let connections = u64::from(config.max_connections);
+    info!("{}", Sums::of(connections, Role::Server, config.reactors));
     if u64::from(config.max_connections) > capacity.connections() {
         warn!(
             "max_connections {} is more than this machine allows ({}, limited by {})",

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::access::throttle::Throttle;
 use crate::access::{Access, AccessError};
-use crate::config::resolved::{Config, Durability, Method};
+use crate::config::resolved::{Config, Durability, Method, Steer};
 use crate::counters::AllCounters;
 use crate::data_dir::DataDir;
 use crate::gate::{Answer, Gate, GateError};
@@ -21,6 +21,7 @@ use crate::logs::{Logs, LogsError};
 use crate::lookup::{Lookup, LookupError, LookupShared, nodes};
 use crate::reactor::handover::Letter;
 use crate::reactor::seats::Seats;
+use crate::reactor::steering::Steering;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
 use crate::routing::Shared;
 use crate::sys;
@@ -226,6 +227,8 @@ impl Server {
         server.gate = start_gate(config, &server.lines)?;
         let throttle = Throttle::new(&config.access);
         let throttle = throttle.is_on().then(|| Arc::new(throttle));
+        let steering = (config.steer == Steer::Cpu)
+            .then(|| Arc::new(Steering::new(server.addresses.len(), reactors)));
         let seats = Arc::new(Seats::new(reactors, config.max_connections, each));
         let (started, results) = mpsc::channel();
         for (reactor, own) in homes.into_iter().enumerate() {
@@ -239,6 +242,7 @@ impl Server {
                 throttle: throttle.clone(),
                 addresses: [server.addresses.clone(), own].concat(),
                 core: (!cores.is_empty()).then(|| cores[reactor % cores.len()]),
+                steering: steering.clone(),
                 seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), reactor),
                 logs: logs.cloned(),
                 disk: config.durability == Durability::Disk,
@@ -549,6 +553,41 @@ mod tests {
             .collect();
         assert!(strangers.iter().all(|(_, reason)| *reason == 0));
         assert!(server.counters().totals().handed_over > 0);
+    }
+
+    #[test]
+    fn steered_connections_are_accepted_on_the_core_that_they_come_in_on() {
+        let cores = sys::affinity::cores().unwrap();
+        // More reactors than cores: two for some of them, which share.
+        let reactors = cores.len() + 1;
+        let config = Config {
+            pin: true,
+            steer: Steer::Cpu,
+            ..config(reactors, 100)
+        };
+        let server = Server::start(&config).unwrap();
+        let address = server.addresses()[0];
+        let core = cores[cores.len() - 1];
+        let calls = std::thread::spawn(move || {
+            sys::affinity::pin(core).unwrap();
+            (0..30)
+                .map(|i| connect(address, &format!("client-{i}")))
+                .collect::<Vec<_>>()
+        });
+        let clients = calls.join().unwrap();
+        assert!(clients.iter().all(|(_, reason)| *reason == 0));
+        let of_the_core = |reactor: &usize| cores[reactor % cores.len()] == core;
+        let accepted: u64 = (0..reactors)
+            .filter(of_the_core)
+            .map(|reactor| {
+                server
+                    .counters()
+                    .of(ReactorId(reactor as u16))
+                    .accepted
+                    .get()
+            })
+            .sum();
+        assert_eq!(accepted, 30);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use stillwire::limits;
+use stillwire::sizing::{self, Role};
 use stillwire::sys::capacity::{self, Capacity, Limit};
 
 use crate::orders::FleetPlan;
@@ -11,13 +12,7 @@ use crate::sources::Sources;
 use crate::units::{bytes, grouped};
 use crate::{machine, sys};
 
-/// Descriptors of a table that are not phones: standard streams, pollers, listeners that were copied, a reserve; and by default those to a lookup.
-const OTHER_FILES: u64 = 128;
-
-/// User-space bytes of a phone in the generator: itself, its line in the ledger, and what a histogram or a heap adds.
-const PHONE_BYTES: u64 = 128;
-
-/// What a ticket adds to it: 24 bytes, and the place of a token of 250 to 400 bytes.
+/// What a ticket adds to a phone: 24 bytes, and the place of a token of 250 to 400 bytes.
 const TICKET_BYTES: u64 = 24 + 416;
 
 /// What a run needs.
@@ -121,14 +116,12 @@ impl fmt::Display for Shortage {
                 grouped(have)
             ),
             Self::TcpBuffers { need, have } => {
-                let pages = need / sys::page_size() * 5 / 4;
+                let [low, pressure, most] = sizing::tcp_mem(need / sys::page_size());
                 write!(
                     f,
-                    "TCP buffers: {} for all to receive at once, tcp_mem leaves {}; `sysctl -w net.ipv4.tcp_mem='{} {} {pages}'`",
+                    "TCP buffers: {} for all to receive at once, tcp_mem leaves {}; `sysctl -w net.ipv4.tcp_mem='{low} {pressure} {most}'`",
                     bytes(need as f64),
-                    bytes(have as f64),
-                    pages / 2,
-                    pages * 3 / 4
+                    bytes(have as f64)
                 )
             }
             Self::Memory { need, have, fit } => {
@@ -169,7 +162,10 @@ impl Machine {
 
     /// How many threads hold so many phones: one a core, more if their tables would be too small.
     pub fn threads_for(&self, phones: u32) -> usize {
-        let table = self.open_files.saturating_sub(OTHER_FILES).max(1);
+        let table = self
+            .open_files
+            .saturating_sub(limits::LOADGEN_FILES_BESIDE)
+            .max(1);
         (u64::from(phones).div_ceil(table) as usize).max(self.cores.min(phones.max(1) as usize))
     }
 
@@ -178,7 +174,7 @@ impl Machine {
         let phones = u64::from(need.phones);
         let mut shortages = Vec::new();
         let lookup = need.tickets.unwrap_or(0) as u64;
-        let files = phones.div_ceil(need.threads.max(1) as u64) + lookup + OTHER_FILES;
+        let files = sizing::open_files_for_phones(phones, need.threads) + lookup;
         if files > self.open_files {
             shortages.push(Shortage::Files {
                 need: files,
@@ -192,8 +188,7 @@ impl Machine {
                 have: ports,
             });
         }
-        // A page for each phone that has something unread.
-        let buffers = phones * sys::page_size();
+        let buffers = sizing::tcp_pages(phones) * sys::page_size();
         if need.broadcasts && buffers > self.tcp_buffers {
             shortages.push(Shortage::TcpBuffers {
                 need: buffers,
@@ -234,8 +229,11 @@ impl Machine {
 
     /// By the same sums as the server's.
     fn bytes_per_phone(broker_here: bool) -> u64 {
-        let broker = limits::KERNEL_BYTES_PER_CONNECTION + limits::USER_BYTES_PER_CONNECTION;
-        PHONE_BYTES + limits::KERNEL_BYTES_PER_CONNECTION + if broker_here { broker } else { 0 }
+        if broker_here {
+            Role::Both.bytes_each()
+        } else {
+            Role::Loadgen.bytes_each()
+        }
     }
 
     /// How many of the phones that are wished for fit beside a broker in this process, and with how many reactors: one a core, or as many

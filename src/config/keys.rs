@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::resolved::{AskMethod, Config, Durability, LogFormat, Method, QueueFull};
+use super::resolved::{AskMethod, Config, Durability, LogFormat, Method, QueueFull, Steer};
 use super::value::{Kind, Value};
 use crate::limits;
 
@@ -190,6 +190,7 @@ choices_field!(Method);
 choices_field!(AskMethod);
 choice_field!(AskMethod, ASK_METHODS: "open" => AskMethod::Open, "app" => AskMethod::App, "jwt" => AskMethod::Jwt);
 choice_field!(LogFormat, LOG_FORMATS: "text" => LogFormat::Text, "json" => LogFormat::Json);
+choice_field!(Steer, STEER: "off" => Steer::Off, "cpu" => Steer::Cpu);
 choice_field!(Durability, DURABILITY: "process" => Durability::Process, "disk" => Durability::Disk);
 choice_field!(QueueFull, QUEUE_FULL: "drop-oldest" => QueueFull::DropOldest, "drop-newest" => QueueFull::DropNewest, "refuse" => QueueFull::Refuse);
 choice_field!(
@@ -246,6 +247,8 @@ keys! {
         "Reactor threads; auto is one for each core this process may use.";
     pin: Kind::Switch,
         "Pin reactor i to the i-th core this process may use, modulo their number.";
+    steer: Kind::Choice(STEER),
+        "Which reactor accepts a connection: by the kernel's hash (off), or one on the core that its packets come in on (cpu).";
     data_dir: Kind::Path,
         "Where the server keeps what must outlive it; created and locked at start.";
     durability: Kind::Choice(DURABILITY),

@@ -14,6 +14,8 @@ pub struct Config {
     pub reactors: usize,
     /// Pin reactor `i` to the `i`-th core this process may use, modulo their number.
     pub pin: bool,
+    /// Which of the reactors takes a new connection.
+    pub steer: Steer,
     /// Where the server keeps what must outlive it; created and locked at start.
     pub data_dir: PathBuf,
     /// What has to be before something is acknowledged as stored.
@@ -47,6 +49,7 @@ impl Config {
             home_ports: 0,
             reactors,
             pin: true,
+            steer: Steer::Off,
             // Works without root, and is found again where the server was started; a packaged server names its own place.
             data_dir: PathBuf::from("./stillwire-data"),
             durability: Durability::Process,
@@ -88,6 +91,15 @@ impl Config {
         }
         addresses
     }
+}
+
+/// Which reactor takes a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// Any: the kernel's hash of the addresses decides.
+    Off,
+    /// One on the core that its packets come in on.
+    Cpu,
 }
 
 /// Logging.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{ConfigError, Origin, TooFewFiles};
 use super::keys::{self, KEYS};
-use super::resolved::{AskMethod, Config, Method};
+use super::resolved::{AskMethod, Config, Method, Steer};
 use super::value::Value;
 use super::written::{self, Entry, Flag};
 use crate::limits;
@@ -126,6 +126,10 @@ impl Settings {
                 mqtt.max_connect_size, mqtt.max_packet_size
             );
             return Err(self.contradiction("mqtt.max_connect_size", "mqtt.max_packet_size", what));
+        }
+        if self.config.steer == Steer::Cpu && !self.config.pin {
+            let what = "\"cpu\" needs reactors that stay on their cores; set pin = true, or steer = \"off\"";
+            return Err(self.contradiction("steer", "pin", what.to_owned()));
         }
         if let Some(what) = self.misplaced_home_ports() {
             return Err(self.contradiction("home_ports", "reactors", what));
@@ -490,6 +494,13 @@ mod tests {
             .to_string();
         assert!(
             error.starts_with("sw.toml:2:19: max_connections: 11 connections"),
+            "{error}"
+        );
+        let error = resolve("pin = false\nsteer = \"cpu\"", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("sw.toml:2:9: steer: \"cpu\" needs reactors that stay"),
             "{error}"
         );
         let error = resolve("reactors = 10\nhome_ports = 65530", &[])

@@ -6,7 +6,7 @@
 //! | file | its idea |
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
-//! | `accept`, `appetite`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
+//! | `accept`, `appetite`, `steering`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
 //! | `admit` | as whom it comes in |
 //! | `serve`, `hear` | from a socket to the shard; from several in a row |
 //! | `connections` | what a shard may do with them; closing; deadlines |
@@ -26,6 +26,7 @@ mod output;
 pub mod seats;
 mod serve;
 pub mod slots;
+pub mod steering;
 pub mod token;
 pub mod trouble;
 mod turn;
@@ -58,6 +59,7 @@ use connections::{Connections, Io};
 use handover::{ArrivalBuffer, Departures, Letter};
 use mailbox::{Mailbox, Post};
 use seats::Seats;
+use steering::Steering;
 
 /// What the server wants its reactors to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +171,8 @@ pub struct Setup {
     pub addresses: Vec<SocketAddr>,
     /// The core it runs on.
     pub core: Option<usize>,
+    /// Connections are steered to the core that they come in on.
+    pub steering: Option<Arc<Steering>>,
     /// A seed for its shard.
     pub seed: u64,
     /// Where its log is; none: its store ends with it.
@@ -257,13 +261,9 @@ struct Crowd {
 impl Reactor {
     /// Set up on the calling thread, which becomes the reactor's: it gets an fd table of its own, if there is none in common, and is pinned.
     pub fn new(setup: Setup) -> Result<Self, SetupError> {
-        let Setup {
-            me,
-            lines,
-            shared,
-            seats,
-            ..
-        } = setup;
+        let me = setup.me;
+        let (lines, shared) = (Arc::clone(&setup.lines), Arc::clone(&setup.shared));
+        let seats = Arc::clone(&setup.seats);
         if !lines.common_table {
             sys::table::make_own(&lines.kept_by(me)).map_err(SetupError::Table)?;
         }
@@ -281,8 +281,12 @@ impl Reactor {
         let mut listeners = Vec::with_capacity(setup.addresses.len());
         for (index, &address) in setup.addresses.iter().enumerate() {
             let defer = limits::DEFER_ACCEPT_SECONDS;
-            let socket = sys::listen::listen(address, limits::LISTEN_BACKLOG, defer)
-                .map_err(|error| SetupError::Listen(address, error))?;
+            let listen = || sys::listen::listen(address, limits::LISTEN_BACKLOG, defer);
+            let socket = match (&setup.steering, setup.core) {
+                (Some(steering), Some(core)) => steering.listen(index, core, listen),
+                _ => listen(),
+            }
+            .map_err(|error| SetupError::Listen(address, error))?;
             let socket = mio::net::TcpListener::from_std(socket);
             sys::watch::add(&poll, socket.as_raw_fd(), token::listener(index))
                 .map_err(SetupError::Poll)?;
@@ -293,21 +297,7 @@ impl Reactor {
             });
         }
         let capacity = seats.each() as usize;
-        let mut shard = match &setup.logs {
-            None => {
-                let now = lines.moment(sys::clock::nanos());
-                Shard::new(me, Arc::clone(&shared), capacity, setup.seed, now)
-            }
-            Some(logs) => {
-                let boxes = Arc::clone(&lines.boxes);
-                let wake = move || boxes[me.index()].rouse();
-                let found = logs.read(me, wake).map_err(SetupError::Log)?;
-                shared.counters.of(me).store_damaged.add(found.losses());
-                let now = lines.moment(sys::clock::nanos());
-                let kept = Kept::new(found, setup.disk, lines.unix_epoch);
-                Shard::restore(me, Arc::clone(&shared), capacity, setup.seed, now, kept)
-            }
-        };
+        let mut shard = open_shard(&setup, &lines, &shared, capacity)?;
         shard.set_access(Arc::clone(&setup.access));
         let now = lines.moment(sys::clock::nanos());
         let registry = registry.try_clone().map_err(SetupError::Poll)?;
@@ -362,4 +352,25 @@ impl Reactor {
         self.shard.restored();
         self.run();
     }
+}
+
+/// The reactor's shard, with what its log holds.
+fn open_shard(
+    setup: &Setup,
+    lines: &Arc<Lines>,
+    shared: &Arc<Shared>,
+    capacity: usize,
+) -> Result<Shard, SetupError> {
+    let (me, seed, shared) = (setup.me, setup.seed, Arc::clone(shared));
+    let Some(logs) = &setup.logs else {
+        let now = lines.moment(sys::clock::nanos());
+        return Ok(Shard::new(me, shared, capacity, seed, now));
+    };
+    let boxes = Arc::clone(&lines.boxes);
+    let wake = move || boxes[me.index()].rouse();
+    let found = logs.read(me, wake).map_err(SetupError::Log)?;
+    shared.counters.of(me).store_damaged.add(found.losses());
+    let now = lines.moment(sys::clock::nanos());
+    let kept = Kept::new(found, setup.disk, lines.unix_epoch);
+    Ok(Shard::restore(me, shared, capacity, seed, now, kept))
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::io;
 
 use crate::limits;
+use crate::sizing::Role;
+pub use crate::sizing::{open_files_for, open_files_for_all, seats_each};
 
 /// What the machine grants this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,10 +188,10 @@ pub struct Capacity {
 impl Capacity {
     /// What `machine` allows with this many reactors.
     pub fn of(machine: &Machine, reactors: usize) -> Self {
-        let each = limits::KERNEL_BYTES_PER_CONNECTION + limits::USER_BYTES_PER_CONNECTION;
         Self {
             files: by_files(machine.open_files, reactors),
-            memory: machine.memory / each,
+            memory: machine.memory / Role::Server.bytes_each(),
+            // A connection has a page, as in `sizing::tcp_pages`.
             tcp_mem: machine.tcp_pages,
         }
     }
@@ -236,17 +238,6 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// Connections that one of so many reactors must be able to hold, when there are `connections` in all: its share, and what an uneven
-/// hash may put on it beyond.
-pub fn seats_each(connections: u64, reactors: usize) -> u64 {
-    if reactors == 1 {
-        return connections;
-    }
-    let share = connections as f64 / reactors as f64;
-    let seats = share + limits::UNEVEN_HOMES_SIGMA * share.sqrt();
-    (seats.ceil() as u64).min(connections)
-}
-
 /// Connections that the fd tables of `reactors` hold together, when each holds `open_files`; [`limits::MAX_CONNECTIONS`] at most.
 fn by_files(open_files: u64, reactors: usize) -> u64 {
     let usable = open_files.saturating_sub(limits::reserved_files(reactors));
@@ -267,18 +258,6 @@ fn by_files(open_files: u64, reactors: usize) -> u64 {
 pub fn reactors_for(machine: &Machine, connections: u64) -> Option<usize> {
     (1..=limits::MAX_REACTORS)
         .find(|&reactors| by_files(machine.open_files, reactors) >= connections)
-}
-
-/// The limit of open files with which `reactors` tables hold `connections`.
-pub fn open_files_for(connections: u64, reactors: usize) -> u64 {
-    seats_each(connections, reactors) + limits::reserved_files(reactors)
-}
-
-/// The limit of open files with which one table holds `connections` of `reactors`, which listen on so many addresses, beside what is `open`.
-pub fn open_files_for_all(connections: u64, reactors: usize, listeners: usize, open: u64) -> u64 {
-    // A poller, its double, and the listeners.
-    let each = 2 + listeners as u64;
-    open + connections + limits::reserved_files(reactors) + each * reactors as u64
 }
 
 #[cfg(test)]

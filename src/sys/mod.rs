@@ -1,7 +1,7 @@
 //! What the operating system is asked for that the standard library has no word for. All unsafe code of the reactors stands here.
 //!
 //! Each file wraps one thing and gives it a safe face: private fd tables, passing sockets between them, wake-ups, pinning, limits,
-//! capacity, memory, the clock, events, signals, files and what mapped ones do, sockets that listen and that are read and written, text that is plain,
+//! capacity, memory, the clock, events, signals, files and what mapped ones do, sockets that listen, which of them a connection goes to, and those that are read and written, text that is plain,
 //! terminals that show nothing, bytes that are compared, memory that is asked for early. Nothing here knows of MQTT, and nothing here decides a policy.
 
 pub mod affinity;
@@ -18,6 +18,7 @@ pub mod prefetch;
 pub mod rlimit;
 pub mod signals;
 pub mod socket;
+pub mod steer;
 pub mod table;
 pub mod terminal;
 pub mod text;

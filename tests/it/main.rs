@@ -35,5 +35,6 @@ mod rust_client;
 mod session;
 mod share;
 mod simulation;
+mod sizing;
 mod slow;
 mod will;

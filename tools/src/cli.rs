@@ -40,6 +40,97 @@ pub(crate) enum Command {
     Storm(Storm),
     /// Measure sessions that are away, messages that wait for them, restarts, and their return, on Stillwire and other brokers
     Durable(Durable),
+    /// Measure what a host is good for, and compare hosts: how many connections each carries, at what cost a million
+    HostEval(HostEval),
+    /// Measure what kernel settings give, on and off in turns, in a network namespace of its own
+    Knobs(Knobs),
+}
+
+/// `tools host-eval`.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Between two hosts: `tools host-eval --serve 0.0.0.0:7000` on one, `tools host-eval --peer ADDR:7000` on the other.
+Exit codes: 0 measured; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct HostEval {
+    #[command(subcommand)]
+    pub(crate) command: Option<HostCommand>,
+    /// Where the disk is measured: where the data directory will be
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Leave the disk out, for which fio is needed
+    #[arg(long)]
+    pub(crate) no_disk: bool,
+    /// Install fio if it isn't there (Debian, root)
+    #[arg(long, conflicts_with = "no_disk")]
+    pub(crate) install_fio: bool,
+    /// How long to watch for jitter and stolen time
+    #[arg(long, default_value = "1m", value_parser = units::duration)]
+    pub(crate) jitter: std::time::Duration,
+    /// Another host that runs with --serve
+    #[arg(long)]
+    pub(crate) peer: Option<SocketAddr>,
+    /// Answer another host's --peer at this address, until it is killed, and measure nothing
+    #[arg(long, conflicts_with_all = ["peer", "out", "json"])]
+    pub(crate) serve: Option<SocketAddr>,
+    /// What the host costs a month
+    #[arg(long)]
+    pub(crate) price: Option<f64>,
+    /// What to call it; by default its host name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Write the report to this file, as JSON
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `tools host-eval compare`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Reports side by side, as a table
+    Compare(Compare),
+}
+
+/// Its flags.
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Reports of host-eval; ratios are to the first
+    #[arg(required = true)]
+    pub(crate) reports: Vec<PathBuf>,
+    /// Write a page with the table and charts
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+    /// Write the chart
+    #[arg(long)]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// `tools knobs`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Needs root, unshare and ip; nft (nftables) for connection tracking. Some 8 minutes; figures are medians, and ratios hold where absolute figures don't.
+Exit codes: 0 measured; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Knobs {
+    /// Only these trials
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// How often each setting has its turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: u32,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// It is in its namespace
+    #[arg(long, hide = true)]
+    pub(crate) inside: bool,
+    /// A load by itself
+    #[arg(long, hide = true)]
+    pub(crate) body: Option<String>,
 }
 
 /// `tools store`.

@@ -1,7 +1,7 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
 //! connections that only ping; `peers` compares with other brokers; `store` looks into what a server has stored; `crash` kills the server and
 //! looks for what it had acknowledged; `durable` measures sessions that are away; `storm` restarts
-//! the server under all its phones, with tickets and without.
+//! the server under all its phones, with tickets and without; `host-eval` says what a host is good for, and `knobs` what kernel settings give.
 
 mod bench;
 mod broker;
@@ -9,7 +9,9 @@ mod cli;
 mod crash;
 mod durable;
 mod floor;
+mod host;
 mod idle;
+mod knobs;
 mod measure;
 mod packet;
 mod peers;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         Command::Crash(args) => crash(&args),
         Command::Storm(args) => storm(&args),
         Command::Durable(args) => durable(&args),
+        Command::HostEval(args) => host_eval(&args),
+        Command::Knobs(args) => knobs(&args),
     }
 }
 
@@ -105,6 +109,20 @@ fn durable(args: &cli::Durable) -> ExitCode {
     match durable::run(args) {
         Ok(runs) if args.json => show(&runs.to_json(), runs.is_valid()),
         Ok(runs) => show(&runs.to_string(), runs.is_valid()),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn host_eval(args: &cli::HostEval) -> ExitCode {
+    match host::run(args) {
+        Ok(text) => show(&text, true),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn knobs(args: &cli::Knobs) -> ExitCode {
+    match knobs::run(args) {
+        Ok(text) => show(&text, true),
         Err(error) => failed(Some(error)),
     }
 }

@@ -270,6 +270,17 @@ pub(crate) fn terminate(child: u32) -> io::Result<()> {
     check(unsafe { libc::kill(child.cast_signed(), libc::SIGTERM) }).map(drop)
 }
 
+/// Nanoseconds that the calling thread has run.
+pub(crate) fn thread_cpu_nanos() -> io::Result<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) })?;
+    Ok(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
         Err(io::Error::last_os_error())

@@ -24,6 +24,7 @@ fn launch(reactors: usize, keys: &str, tables: &str) -> Server {
         max_connections: Some(1000),
         data_dir: None,
         queue_full: None,
+        config: String::new(),
     };
     let text = format!("[lookup]\nlisten = [\"127.0.0.1:0\"]\nnode = \"here\"\n{keys}\n{tables}");
     Server::launch_configured(&options, &text, &[])
