@@ -246,6 +246,11 @@ fn run(
         // The server waits for it.
         let _ = started.send(result);
     };
+    if !sys::affinity::come_before(limits::LOOKUP_NICE) {
+        tracing::debug!(
+            "the lookup runs as the reactors do: without CAP_SYS_NICE it can't come first"
+        );
+    }
     let runtime = match runtime(stopped.as_raw_fd()) {
         Ok(runtime) => runtime,
         Err(error) => return tell(Err(LookupError::System(error))),

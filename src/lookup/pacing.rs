@@ -107,9 +107,13 @@ impl Pacer {
         let next = if is_late {
             // Less than they took, so that what waits is worked off.
             rate.min(taken - taken / 4)
-        } else if sample.is_busy && taken < rate {
+        } else if sample.is_busy {
             // Nobody who doesn't come tells what they could take.
-            if taken < rate / 4 { rate } else { taken }
+            if taken < rate / 4 {
+                rate
+            } else {
+                rate.min(taken)
+            }
         } else if taken >= rate - rate / 4 {
             let shown = rate.max(taken);
             shown + (shown / 8).max(1)

@@ -18,6 +18,7 @@ use crate::ids::ReactorId;
 use crate::limits;
 use crate::routing::greet;
 use crate::topic::TopicHasher;
+use crate::topic::scope;
 
 /// What is asked of the service is asked at a moment.
 #[derive(Clone, Copy, Debug)]
@@ -372,11 +373,7 @@ impl Service {
 
 /// The client identifier as the server carries it, with its tenant.
 fn inner_id(grant: &Grant, client_id: &str) -> String {
-    if grant.tenant.is_empty() {
-        client_id.to_owned()
-    } else {
-        format!("\0{}/{client_id}", grant.tenant)
-    }
+    scope::prefix(&grant.tenant) + client_id
 }
 
 /// The addresses of nodes in this order, each node behind the one before.

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     HostEval(HostEval),
     /// Measure what kernel settings give, on and off in turns, in a network namespace of its own
     Knobs(Knobs),
+    /// Measure how many tickets the lookup gives, and how fast while the reactors are busy
+    Lookup(Lookup),
 }
 
 /// `tools host-eval`.
@@ -131,6 +133,40 @@ pub(crate) struct Knobs {
     /// A load by itself
     #[arg(long, hide = true)]
     pub(crate) body: Option<String>,
+}
+
+/// `tools lookup`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The server is started and ended by this command, with a key that signs HS256 tokens. With --saturate clients connect, subscribe and publish \
+meanwhile, as many as the reactors take; they have the lowest priority, and the thread that measures the highest that it is given (as root, real time).
+Exit codes: 0 measured; 1 some questions got no ticket; 2 wrong usage; 3 it couldn't run."
+)]
+pub(crate) struct Lookup {
+    /// Questions as fast as they are answered, in the first part
+    #[arg(long, default_value = "200k", value_parser = units::count)]
+    pub(crate) requests: u64,
+    /// Connections that ask them
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) connections: u32,
+    /// Questions a second, in the second part
+    #[arg(long, default_value = "500", value_parser = units::count)]
+    pub(crate) rate: u64,
+    /// Seconds of the second part
+    #[arg(long, default_value_t = 20)]
+    pub(crate) seconds: u64,
+    /// Keep the reactors busy meanwhile
+    #[arg(long)]
+    pub(crate) saturate: bool,
+    /// Reactors of the server
+    #[arg(long, default_value_t = 2)]
+    pub(crate) reactors: usize,
+    /// The server's binary; by default it is built, and taken from beside this one
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `tools store`.

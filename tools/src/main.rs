@@ -1,6 +1,6 @@
 //! Tools around the server. `measure` says what a connection and a message cost; `floor` is what they cost at least on this machine; `idle` is about
 //! connections that only ping; `peers` compares with other brokers; `store` looks into what a server has stored; `crash` kills the server and
-//! looks for what it had acknowledged; `durable` measures sessions that are away; `storm` restarts
+//! looks for what it had acknowledged; `durable` measures sessions that are away; `lookup` measures tickets; `storm` restarts
 //! the server under all its phones, with tickets and without; `host-eval` says what a host is good for, and `knobs` what kernel settings give.
 
 mod bench;
@@ -12,6 +12,7 @@ mod floor;
 mod host;
 mod idle;
 mod knobs;
+mod lookup;
 mod measure;
 mod packet;
 mod peers;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Durable(args) => durable(&args),
         Command::HostEval(args) => host_eval(&args),
         Command::Knobs(args) => knobs(&args),
+        Command::Lookup(args) => lookup(&args),
     }
 }
 
@@ -116,6 +118,14 @@ fn durable(args: &cli::Durable) -> ExitCode {
 fn host_eval(args: &cli::HostEval) -> ExitCode {
     match host::run(args) {
         Ok(text) => show(&text, true),
+        Err(error) => failed(Some(error)),
+    }
+}
+
+fn lookup(args: &cli::Lookup) -> ExitCode {
+    match lookup::run(args) {
+        Ok(tickets) if args.json => show(&lookup::json(&tickets), tickets.is_valid()),
+        Ok(tickets) => show(&tickets.to_string(), tickets.is_valid()),
         Err(error) => failed(Some(error)),
     }
 }

@@ -288,3 +288,16 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
         Ok(result)
     }
 }
+
+/// The calling thread comes before all others that are not real time; without the right to it, before those that step back.
+pub(crate) fn come_first() {
+    let first = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the kernel reads the parameter, which is ours. Refused, the thread stays as it is.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) };
+}
+
+/// The calling thread comes after all others.
+pub(crate) fn step_back() {
+    // SAFETY: no memory is involved; 0 is the calling thread. Everybody may step back.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}

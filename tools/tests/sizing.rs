@@ -60,6 +60,7 @@ fn the_preflight_lets_a_million_pass_on_what_the_sums_ask_and_not_on_less() {
             cores: 2,
         };
         let need = Need {
+            tickets: None,
             phones: MILLION as u32,
             threads,
             sources: Sources::Loopback,
