@@ -414,6 +414,15 @@ const _: () = assert!(
     "a queue that is within its limit fits into the store"
 );
 
+/// Messages of one session that has ended which go on to other members of their groups at a time, unsettled: as many as a client may have under way.
+pub const LEAVING_WINDOW: usize = 64;
+
+/// Messages that go on to other members in one turn. Each is a record, and often a letter.
+pub const LEAVING_SLICE: usize = 64;
+
+/// How long a message that no other member had room for is left alone. A queue that is full, or a disk, is not emptied in a moment.
+pub const LEAVING_RETRY_MILLIS: u64 = 1000;
+
 /// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
 pub const SESSIONS_PAGE: usize = 1024;
 
