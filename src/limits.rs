@@ -171,7 +171,7 @@ pub const SLOT_BYTES: usize = 64;
 /// A session: half a cache line (`session`).
 pub const SESSION_BYTES: usize = 32;
 
-/// Its client identifier in the arena: a length of 2 bytes and 12 characters, rounded up to 8 (`topic::arena`).
+/// Its client identifier in the arena: a length of 2 bytes and 12 characters, rounded up to 4 (`topic::arena`).
 pub const CLIENT_ID_BYTES: usize = 16;
 
 /// An entry of a hash table: a place is 5 bytes and a third, and not more than `TABLE_MAX_FILL` of them are taken (`topic::table`).
@@ -186,7 +186,7 @@ pub const HEAD_BYTES: usize = 4;
 /// See [`HEAD_BYTES`].
 pub const HOLDING_BYTES: usize = 4;
 
-/// A topic of its own, of 11 to 18 characters: a length, the word that says who subscribes, and the text (`topic::index`).
+/// A topic of its own, of 15 to 18 characters: a length, the word that says who subscribes, and the text (`topic::index`).
 pub const OWN_TOPIC_BYTES: usize = 24;
 
 /// Its entry among the subscribers of the common topic (`topic::list`): 4 bytes, and a part of what a page of them costs beside.
@@ -437,7 +437,10 @@ pub const MANIFEST_BYTES: u64 = 64 << 10;
 
 // ---- store: what is in memory ----
 
-/// Numbers between the oldest and the newest entry of a queue: 4 Mi entries are 32 MB of memory. Limits of the configuration are far below; this one
+/// Bytes between the oldest and the newest record of a log: 1 TiB, so that an entry of a queue has 6 bytes. A log that long is full.
+pub const LOG_SPAN: u64 = 1 << 40;
+
+/// Numbers between the oldest and the newest entry of a queue: 4 Mi entries are 24 MB of memory. Limits of the configuration are far below; this one
 /// keeps a damaged log from asking for gigabytes.
 pub const QUEUE_SPAN: usize = 1 << 22;
 
@@ -447,6 +450,15 @@ const _: () = assert!(
     QUEUE_MESSAGES_MAX as usize + 2 * u16::MAX as usize <= QUEUE_SPAN,
     "a queue that is within its limit fits into the store"
 );
+
+/// Messages of one session that has ended which go on to other members of their groups at a time, unsettled: as many as a client may have under way.
+pub const LEAVING_WINDOW: usize = 64;
+
+/// Messages that go on to other members in one turn. Each is a record, and often a letter.
+pub const LEAVING_SLICE: usize = 64;
+
+/// How long a message that no other member had room for is left alone. A queue that is full, or a disk, is not emptied in a moment.
+pub const LEAVING_RETRY_MILLIS: u64 = 1000;
 
 /// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
 pub const SESSIONS_PAGE: usize = 1024;

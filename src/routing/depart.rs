@@ -9,6 +9,7 @@ use super::{Fault, Shard, Timer, Verdict};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ConnId, SessionIdx};
 use crate::session::alias::Inbound;
+use crate::session::flow::Delivery;
 use crate::session::{Session, Will};
 use crate::wheel::Link;
 use crate::wire::{Disconnect, ReasonCode};
@@ -224,22 +225,15 @@ impl Shard {
     pub(super) fn end(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
         self.forget_timer(idx);
         self.cancel_queries(idx);
-        self.keep.restoring.take_pending(idx);
+        let was_pending = self.keep.restoring.take_pending(idx);
         let id = self.id_of(idx);
+        let extras = self.sessions[idx].extras();
+        // Of one that is not loaded it is not known whether it is in a group.
+        let is_member = was_pending || extras.is_some_and(|extras| !extras.shared.is_empty());
         let is_durable = self.sessions[idx].is_durable();
-        let is_member = self.sessions[idx]
-            .extras()
-            .is_some_and(|extras| !extras.shared.is_empty());
-        let for_groups = if is_durable && is_member {
-            self.stored_for_groups(idx)
-        } else {
-            Vec::new()
-        };
+        let leaves = is_durable && is_member && self.keep.store.queue(idx).is_some();
         self.leave_groups(idx, port);
         self.clear_subscriptions(idx, port);
-        if is_durable {
-            self.forget_stored(id);
-        }
         let hash = self.shared.hasher.hash(self.client_id(idx));
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.remove(hash, idx.0, |at| {
@@ -247,25 +241,41 @@ impl Shard {
         });
         let will = self.take_will(idx);
         self.passes.remove(idx);
-        let session = self.sessions.0.remove(idx.index());
-        self.ids.remove(session.client_id);
         self.give_session_place();
         self.counters().sessions.sub(1);
-        for (message, key) in for_groups {
-            self.regroup(&message, &key, now, port);
+        let flow = self.sessions[idx].flow.take();
+        if leaves {
+            self.sessions[idx].go_offline(Tick(u32::MAX));
+            self.begin_leaving(idx);
+        } else {
+            if is_durable {
+                self.forget_stored(id);
+            }
+            let session = self.sessions.0.remove(idx.index());
+            self.ids.remove(session.client_id);
         }
-        if let Some(flow) = session.flow {
+        if let Some(flow) = flow {
             self.counters().queued.sub(flow.queued() as u64);
-            for (delivery, was_held) in flow.into_undelivered() {
-                if let Some(key) = &delivery.group {
-                    self.regroup(&delivery.message, key, now, port);
-                }
-                if was_held {
-                    self.settle(&delivery.message, port);
-                }
+            for (delivery, is_held) in flow.into_undelivered() {
+                self.hand_on(&delivery, is_held, now, port);
             }
         }
         self.publish_will(will, now, port);
+    }
+
+    /// What a session that has ended had in memory goes on, if it came through a group. One for which its publisher waits is acknowledged when the
+    /// other member has it; of another the publisher has been told.
+    fn hand_on(&mut self, delivery: &Delivery, is_held: bool, now: Millis, port: &mut impl Port) {
+        if is_held {
+            if let Some(key) = &delivery.group {
+                self.pass_on(&delivery.message, key, now, port);
+            }
+            self.settle(&delivery.message, port);
+        } else if let Some(key) = &delivery.group {
+            let message = Arc::new(delivery.message.without_publisher());
+            self.pass_on(&message, key, now, port);
+            self.settle(&message, port);
+        }
     }
 
     fn publish_will(&mut self, will: Option<Will>, now: Millis, port: &mut impl Port) {

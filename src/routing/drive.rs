@@ -285,6 +285,7 @@ impl Shard {
         let fanning_out = self.fan_out_slice(now, port);
         let synced = self.go_on_synced(now, port);
         let restoring = self.has_restoring() && self.restore_slice(now, port);
+        let leaving = self.has_leaving() && self.leaving_slice(now, port);
         let cleaning = self.clean_store();
         let rechecking = self.recheck(now, port);
         if self.more_due {
@@ -292,8 +293,8 @@ impl Shard {
         }
         // What waited for the sessions to be loaded may be for many, and has only begun.
         let begun = !self.fanouts.is_empty();
-        let more = fanning_out || begun || asking || synced || restoring || cleaning || rechecking;
-        more || self.more_due || !self.doomed.is_empty()
+        let more = fanning_out || begun || asking || synced || restoring || leaving || cleaning;
+        more || rechecking || self.more_due || !self.doomed.is_empty()
     }
 
     /// The reactor begins to handle mail, or packets, for which [`Shard::is_spent`] counts.
@@ -316,6 +317,7 @@ impl Shard {
             || self.has_recheck()
             || self.has_synced()
             || self.has_restoring()
+            || self.has_leaving()
     }
 
     /// The server ends: DISCONNECT 0x8B, the connection is closed. The will of a session that is kept is published after the next start, others are not.

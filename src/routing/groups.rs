@@ -331,11 +331,6 @@ impl Shard {
         now: Millis,
         port: &mut impl Port,
     ) {
-        if self.group_has_already(key, message) {
-            message.mark_matched();
-            self.settle(message, port);
-            return;
-        }
         let online = self
             .groups
             .find(key)
@@ -408,21 +403,18 @@ impl Shard {
         picked
     }
 
-    /// A member's session ended before it had taken a message: another member gets it (section 4.8.2). Its publisher has been told already.
-    pub(super) fn regroup(
+    /// A member's session ended before it had taken a message: another member gets it (section 4.8.2), if there is one.
+    pub(super) fn pass_on(
         &mut self,
         message: &Arc<Message>,
         key: &Arc<GroupKey>,
         now: Millis,
         port: &mut impl Port,
     ) {
-        if message.qos == Qos::AtMostOnce {
-            return;
-        }
-        if let Some(picked) = self.pick_again(message, key) {
-            let message = Arc::new(message.without_publisher());
-            self.post_to_group(&message, key, picked, 0, now, port);
-            self.settle(&message, port);
+        if message.qos != Qos::AtMostOnce
+            && let Some(picked) = self.pick_again(message, key)
+        {
+            self.post_to_group(message, key, picked, 0, now, port);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::port::Port;
 use super::waits::Waits;
-use super::{Sessions, Shard, groups, restore, stored};
+use super::{Sessions, Shard, groups, leaving, restore, stored};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits;
@@ -34,7 +34,9 @@ pub(super) struct Keep {
     /// PUBRECs that could not be recorded.
     pub(super) unreceived: Vec<(SessionId, u32)>,
     /// Sessions of which it could not be recorded that they came or went.
-    unsaved: Vec<SessionId>,
+    pub(super) unsaved: Vec<SessionId>,
+    /// Sessions that are over but for messages which go on to others.
+    pub(super) leaving: leaving::Leaving,
     /// A session has begun or ended since a CONNECT came.
     pub(super) changed: bool,
     /// Queued messages that could not be read back.
@@ -58,6 +60,7 @@ impl Keep {
             unheld: Vec::new(),
             unreceived: Vec::new(),
             unsaved: Vec::new(),
+            leaving: leaving::Leaving::default(),
             changed: false,
             unreadable: 0,
             cleaning: false,
@@ -108,6 +111,7 @@ struct Parts<'a> {
     index: &'a Index,
     groups: &'a groups::Groups,
     restoring: &'a restore::Restoring,
+    leaving: &'a leaving::Leaving,
 }
 
 fn stored_will(will: &Will) -> durable::Will<'_> {
@@ -138,6 +142,7 @@ impl Parts<'_> {
         let core = Core {
             client_id: self.ids.text(session.client_id),
             expiry: session.expiry().unwrap_or(0),
+            ended: self.leaving.has(idx),
             ends,
             unsent,
             will: extras
@@ -188,6 +193,7 @@ impl Shard {
             index: &self.index,
             groups: &self.groups,
             restoring: &self.keep.restoring,
+            leaving: &self.keep.leaving,
         };
         parts.describe(idx, None, None, None, &mut state);
         let done = self.keep.store.create(session, &state);
@@ -245,6 +251,7 @@ impl Shard {
             self.release_unreceived(now, port);
         }
         self.save_unsaved();
+        self.retry_leaving(now);
         for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
             self.settled(session, receipt, outcome, port);
         }
@@ -259,7 +266,9 @@ impl Shard {
         unsaved.dedup();
         while let Some(id) = unsaved.pop() {
             if let Some(idx) = self.live(id) {
-                if self.sessions[idx].conn().is_some() {
+                if self.keep.leaving.has(idx) {
+                    self.record_leaving(idx);
+                } else if self.sessions[idx].conn().is_some() {
                     self.record_online(idx);
                 } else {
                     self.record_offline(idx);
@@ -281,6 +290,7 @@ impl Shard {
                 index: &self.index,
                 groups: &self.groups,
                 restoring: &self.keep.restoring,
+                leaving: &self.keep.leaving,
             };
             let times = (self.keep.epoch, limits::TICK_MILLIS);
             let unix = |at: Tick| match at {

@@ -12,7 +12,7 @@
 //! | `drive` | what comes in: packets, mail, ticks |
 //! | `port`, `mail` | what goes out: to its reactor, and to other shards |
 //! | `greet` | a first packet, before its home is known |
-//! | `connect`, `depart` | sessions begin, are taken over, wait, end; wills |
+//! | `connect`, `depart`, `leaving` | sessions begin, are taken over, wait, end; wills; what goes on to others when one has ended |
 //! | `ahead` | memory that is asked for early |
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
@@ -33,6 +33,7 @@ mod frames;
 pub mod greet;
 mod groups;
 mod keep;
+mod leaving;
 pub mod mail;
 mod passes;
 pub mod port;
@@ -451,16 +452,16 @@ impl Shard {
     /// Panics if the parts of the shard contradict each other.
     pub fn check_invariants(&self) {
         assert_eq!(
-            self.by_id.len(),
+            self.by_id.len() + self.keep.leaving.len(),
             self.sessions.0.len(),
             "a session without its client identifier, or the reverse"
         );
         let mut online = 0;
         for (at, session) in &self.sessions.0 {
             let idx = SessionIdx(at as u32);
-            assert_eq!(
-                self.find(self.client_id(idx)),
-                Some(idx),
+            assert_ne!(
+                self.find(self.client_id(idx)) == Some(idx),
+                self.keep.leaving.has(idx),
                 "a client identifier leads to another session"
             );
             online += u64::from(session.conn().is_some());
@@ -503,7 +504,7 @@ impl Shard {
         );
         assert_eq!(
             self.counters().sessions.get(),
-            self.sessions.0.len() as u64,
+            self.by_id.len() as u64,
             "sessions drifted"
         );
         self.by_id

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::leaving::NOBODY;
 use super::mail::Mail;
 use super::port::Port;
 use super::tenants::Over;
@@ -377,7 +378,11 @@ impl Shard {
             }
         }
         for (picked, key) in groups {
-            self.post_to_group(message, &key, picked, 0, now, port);
+            if self.shared.claims(&key, message) {
+                message.mark_matched();
+            } else {
+                self.post_to_group(message, &key, picked, 0, now, port);
+            }
         }
         if message.retain {
             let home = self.retained_home(message);
@@ -469,7 +474,9 @@ impl Shard {
         outcome: Outcome,
         port: &mut impl Port,
     ) {
-        if let Some(idx) = self.live(session)
+        if session.serial == NOBODY {
+            self.passed_on(session.idx, receipt.0, outcome);
+        } else if let Some(idx) = self.live(session)
             && self.is_held(idx, receipt, outcome)
         {
             self.settled_now(session, receipt, outcome, port);

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use super::keep::Keep;
+use super::leaving::goes_on;
 use super::mail::{Known, Mail};
 use super::port::Port;
 use super::{Shard, Shared};
@@ -177,7 +178,12 @@ impl Shard {
         let places: Vec<usize> = cores.iter().map(|(at, _)| *at).collect();
         self.sessions.0 = Slab::from_iter(cores);
         for at in places {
-            self.find_place(SessionIdx(at as u32), &mut lost);
+            let idx = SessionIdx(at as u32);
+            if self.keep.leaving.has(idx) {
+                self.doubt_leaving(idx);
+            } else {
+                self.find_place(idx, &mut lost);
+            }
         }
         // The reactor says so.
         self.keep.unreadable += lost.len() as u64;
@@ -219,7 +225,7 @@ impl Shard {
             (had.token, group)
         });
         let had: Vec<Had> = had.collect();
-        let unsent = core.unsent;
+        let (unsent, ended) = (core.unsent, core.ended);
         for (name, token) in core.incoming.clone() {
             if let Some(token) = token {
                 self.shared.doubts.lock().expect("no panic").insert(token);
@@ -240,6 +246,9 @@ impl Shard {
             session.last_id = super::stored::last_id_before(next);
         }
         self.restore_queue(id.idx, unsent);
+        if ended {
+            self.keep.leaving.resume(id);
+        }
         Some(session)
     }
 
@@ -363,7 +372,10 @@ impl Shard {
     pub fn restored(&mut self) {
         let doubts = self.shared.doubts.lock().expect("no panic").clone();
         let Keep {
-            store, restoring, ..
+            store,
+            restoring,
+            leaving,
+            ..
         } = &mut self.keep;
         restoring.had.retain(|_, known| {
             known.retain(|(token, _)| doubts.contains(token));
@@ -371,11 +383,20 @@ impl Shard {
         });
         if !doubts.is_empty() {
             let mut fresh = Vec::new();
-            store.walk_entries(|session, _, item| {
+            store.walk_entries(|session, seq, item| {
                 let Some(token) = Body::token_of(item.body).filter(|token| doubts.contains(token))
                 else {
                     return;
                 };
+                // What one that is over has for others it does not have itself.
+                let twice = super::stored::twice(&item);
+                if leaving.has(session.idx)
+                    && store
+                        .queue(session.idx)
+                        .is_some_and(|queue| goes_on(queue, seq, twice))
+                {
+                    return;
+                }
                 let group = durable::Meta::read(item.meta)
                     .ok()
                     .and_then(|meta| meta.group);
@@ -409,15 +430,6 @@ impl Shard {
             let session = self.id_of(idx);
             let known = self.keep.restoring.had.get(&session);
             known.is_some_and(|known| known.iter().any(|(had, _)| *had == token.get()))
-        })
-    }
-
-    /// The same of a member of a group.
-    pub(super) fn group_has_already(&self, key: &GroupKey, message: &Message) -> bool {
-        let doubtful = message.token.filter(|_| message.doubtful);
-        doubtful.is_some_and(|token| {
-            let known = self.shared.doubtful_groups.lock().expect("no panic");
-            known.contains(&(token.get(), key.clone()))
         })
     }
 

@@ -18,7 +18,6 @@ use crate::session::Flags;
 use crate::session::durable::{Body, Meta, is_twice};
 use crate::session::message::Message;
 use crate::store::{Item, Queue, Refused, Shared, State};
-use crate::topic::GroupKey;
 use crate::wire::{PacketId, Qos};
 
 /// Packet identifiers there are: no two messages that are this far apart may be in flight together.
@@ -145,7 +144,11 @@ impl Shard {
         let names = grant.group.map(|key| (&*key.group, &*key.path));
         Meta::write(&mut meta, tag, grant.ids, names);
         let done = if grant.alone {
-            let body = self.body(message, now);
+            // Should the server die while the message goes on to another member, this tells who has it.
+            let is_named = grant.group.is_some() && grant.qos == Qos::ExactlyOnce;
+            let name = (is_named && message.token.is_none()).then(|| self.random());
+            let mut body = self.body(message, now);
+            body.token = body.token.or(name);
             let head = body.head();
             let pieces = body.pieces(&head);
             self.keep.store.append(session, start, &meta, &pieces)
@@ -380,34 +383,5 @@ impl Shard {
         }
         self.keep.store.remove(id);
         self.keep.changed = true;
-    }
-
-    /// What a queue still has that came through shared subscriptions, for other members.
-    pub(super) fn stored_for_groups(&self, idx: SessionIdx) -> Vec<(Arc<Message>, Arc<GroupKey>)> {
-        let mut found = Vec::new();
-        let Some(queue) = self.keep.store.queue(idx) else {
-            return found;
-        };
-        let (never_sent, mut seq) = (unsent(queue), queue.head());
-        let head = queue.head();
-        while seq != queue.tail() {
-            let was_sent = distance(head, seq) < distance(head, never_sent);
-            if queue.state(seq) == State::Waiting
-                && let Some(item) = self.keep.store.item(idx, seq)
-                && let Some(Meta {
-                    group: Some((group, path)),
-                    twice,
-                    ..
-                }) = meta(&item)
-                // One that was sent at QoS 2 is for nobody else (MQTT-4.8.2-5).
-                && !(twice && was_sent)
-                && let Ok(body) = Body::read(item.body)
-            {
-                let message = self.restored_message(&body);
-                found.push((Arc::new(message), Arc::new(GroupKey { group, path })));
-            }
-            seq = Queue::after(seq);
-        }
-        found
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum Wait {
     Packet(SessionId, ConnId, Box<[u8]>),
     /// Messages of a queue, up to this number.
     Ready(SessionId, u32),
+    /// That a session is over: what it has for others may go on.
+    Leave(SessionId),
     /// The filters of a SUBSCRIBE.
     Known(Arc<Known>),
 }
@@ -138,6 +140,7 @@ impl Shard {
                     }
                 }
                 Wait::Ready(session, upto) => self.ready(session, upto, now, port),
+                Wait::Leave(session) => self.leave_synced(session),
                 Wait::Known(known) => self.now_known(Some(known), now, port),
             }
         }

@@ -291,6 +291,8 @@ pub struct Had<'a> {
 pub struct Core<'a> {
     /// The client identifier.
     pub client_id: &'a str,
+    /// It is over, but for messages of its queue that go on to others.
+    pub ended: bool,
     /// With a connection: session expiry interval in seconds.
     pub expiry: u32,
     /// Without one: when it ends; `u64::MAX`: never.
@@ -312,6 +314,7 @@ const CORE_UNSENT: u8 = 2;
 const CORE_WILL: u8 = 4;
 const CORE_WILL_DUE: u8 = 8;
 const CORE_HAD: u8 = 16;
+const CORE_ENDED: u8 = 32;
 
 /// Appends a state without its subscriptions, which follow: [`put_subscription`] adds each.
 pub fn write_core(out: &mut Vec<u8>, core: &Core<'_>) {
@@ -323,7 +326,8 @@ pub fn write_core(out: &mut Vec<u8>, core: &Core<'_>) {
             | flag(core.unsent.is_some(), CORE_UNSENT)
             | flag(core.will.is_some(), CORE_WILL)
             | flag(core.will_due.is_some(), CORE_WILL_DUE)
-            | flag(!core.had.is_empty(), CORE_HAD),
+            | flag(!core.had.is_empty(), CORE_HAD)
+            | flag(core.ended, CORE_ENDED),
     );
     match core.ends {
         Some(at) => out.extend_from_slice(&at.to_le_bytes()),
@@ -394,6 +398,11 @@ pub enum Note<'a> {
     },
     /// It had a message that is in doubt.
     Had(Had<'a>),
+    /// It is over, but for messages of its queue that go on to others.
+    Ended {
+        /// The first message of its queue that was never sent.
+        unsent: u32,
+    },
 }
 
 const ONLINE: u8 = 1;
@@ -405,6 +414,7 @@ const FREED: u8 = 6;
 const SUBSCRIBED: u8 = 7;
 const UNSUBSCRIBED: u8 = 8;
 const HAD: u8 = 9;
+const ENDED: u8 = 10;
 
 impl Note<'_> {
     /// Appends the note.
@@ -442,6 +452,10 @@ impl Note<'_> {
             Self::Had(had) => {
                 out.push(HAD);
                 put_had(out, had);
+            }
+            Self::Ended { unsent } => {
+                out.push(ENDED);
+                out.extend_from_slice(&unsent.to_le_bytes());
             }
         }
     }
@@ -543,6 +557,8 @@ pub fn note_word(note: &[u8]) -> Option<&'static str> {
         (&VERSION, &FREED) => "freed",
         (&VERSION, &SUBSCRIBED) => "subscribed",
         (&VERSION, &UNSUBSCRIBED) => "unsubscribed",
+        (&VERSION, &HAD) => "had",
+        (&VERSION, &ENDED) => "ended",
         _ => return None,
     })
 }
@@ -595,6 +611,7 @@ fn state_core<'a>(reader: &mut Reader<'a>) -> Read<Core<'a>> {
     let flags = reader.u8()?;
     let mut core = Core {
         client_id,
+        ended: flags & CORE_ENDED != 0,
         ..Core::default()
     };
     if flags & CORE_ENDS != 0 {
@@ -660,6 +677,12 @@ impl<'a> Core<'a> {
                 if !self.had.contains(&had) {
                     self.had.push(had);
                 }
+            }
+            ENDED => {
+                let unsent = Some(reader.u32()?);
+                (self.ended, self.ends, self.unsent) = (true, Some(u64::MAX), unsent);
+                (self.will, self.will_due) = (None, None);
+                self.incoming.clear();
             }
             // The other half of the session.
             SUBSCRIBED | UNSUBSCRIBED => return Ok(()),

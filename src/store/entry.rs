@@ -7,7 +7,7 @@
 //!          number of a shared body (61 bits)            | 4 + tag
 //! ```
 //! 53 bits are 72 PB of log. A size class is a length with three bits after the highest, rounded up: what is counted when a record comes is
-//! counted again when it goes, without looking at it.
+//! counted again when it goes, without looking at it. A queue keeps less of a position (see [`super::ring`]).
 
 use super::bodies::Shared;
 use super::format::Position;
@@ -126,6 +126,31 @@ impl Entry {
 
     pub(super) fn is_gone(self) -> bool {
         self == Self::GONE
+    }
+
+    /// Bits below a position.
+    pub(super) const POSITION_SHIFT: u32 = CLASS_BITS + KIND_BITS;
+
+    /// As a number.
+    pub(super) fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The other way.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The position of its record, in units of 8 bytes: none if no record is told. Every record has a size.
+    pub(super) fn position(self) -> Option<u64> {
+        let is_place = matches!(self.0 & 7, 1..=3) && (self.0 >> KIND_BITS) as u8 != 0;
+        is_place.then_some(self.0 >> Self::POSITION_SHIFT)
+    }
+
+    /// The same with another position.
+    pub(super) fn at(self, position: u64) -> Self {
+        let below = (1 << Self::POSITION_SHIFT) - 1;
+        Self(position << Self::POSITION_SHIFT | self.0 & below)
     }
 
     pub(super) fn held(self) -> Held {

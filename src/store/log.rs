@@ -349,6 +349,12 @@ impl Log {
     fn begin(&mut self, size: usize) -> Result<(), Refused> {
         let wanted = self.shape.next(self.size());
         let needed = size + 2 * HEAD;
+        // What queues keep of a position tells no more apart.
+        let oldest = self.sealed.front().map_or(self.base, |chunk| chunk.base);
+        let largest = wanted.max(needed).max(self.shape.standing()) as u64;
+        if self.base + 2 * largest - oldest > limits::LOG_SPAN {
+            return Err(Refused::Full);
+        }
         let taken = match &mut self.medium {
             Medium::Heap(heap) => heap.take(wanted, needed),
             Medium::Disk(line) => line.take(wanted, needed),

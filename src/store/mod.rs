@@ -30,6 +30,7 @@ pub mod queue;
 mod read;
 pub mod recovery;
 pub mod rehome;
+mod ring;
 pub mod scan;
 pub mod segment;
 mod sessions;

@@ -1,8 +1,7 @@
-//! The queue of one session: 8 bytes an entry, oldest first.
-
-use std::collections::VecDeque;
+//! The queue of one session: 6 bytes an entry, oldest first.
 
 use super::entry::{Entry, Held};
+use super::ring::Ring;
 use crate::limits::QUEUE_SPAN;
 
 /// What became of an entry.
@@ -31,7 +30,7 @@ pub struct Queue {
     /// Entries that are not done.
     len: u32,
     /// From the head on.
-    entries: VecDeque<Entry>,
+    entries: Ring,
     bytes: u64,
 }
 
@@ -102,16 +101,14 @@ impl Queue {
 
     pub(super) fn get(&self, seq: u32) -> Entry {
         let at = seq.wrapping_sub(self.head) as usize;
-        self.entries.get(at).copied().unwrap_or(Entry::GONE)
+        self.entries.get(at).unwrap_or(Entry::GONE)
     }
 
     /// Appends an entry that counts so many bytes; it gets the number [`Queue::tail`].
     pub(super) fn push(&mut self, entry: Entry, bytes: u64) {
         if self.end() == u32::MAX {
-            self.grow();
             self.entries.push_back(Entry::GONE);
         }
-        self.grow();
         self.entries.push_back(entry);
         self.len += 1;
         self.bytes += bytes;
@@ -120,7 +117,6 @@ impl Queue {
     /// The next entry gets this number: those between never were. A number that is not before the tail, and not far behind it.
     pub(super) fn skip_to(&mut self, seq: u32) {
         while self.entries.len() < seq.wrapping_sub(self.head) as usize && !self.is_full() {
-            self.grow();
             self.entries.push_back(Entry::GONE);
         }
     }
@@ -128,14 +124,14 @@ impl Queue {
     /// Puts another entry that is not gone in the place of one that is not.
     pub(super) fn replace(&mut self, seq: u32, entry: Entry, bytes_before: u64, bytes: u64) {
         let at = seq.wrapping_sub(self.head) as usize;
-        self.entries[at] = entry;
+        self.entries.set(at, entry);
         self.bytes = self.bytes - bytes_before + bytes;
     }
 
     /// An entry that is not gone, and counted so many bytes, is over.
     pub(super) fn remove(&mut self, seq: u32, bytes: u64) {
         let at = seq.wrapping_sub(self.head) as usize;
-        self.entries[at] = Entry::GONE;
+        self.entries.set(at, Entry::GONE);
         self.len -= 1;
         self.bytes -= bytes;
         if at == 0 {
@@ -145,7 +141,7 @@ impl Queue {
 
     /// Those that are not gone, with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, Entry)> {
-        let numbered = |(at, &entry): (usize, &Entry)| (self.head.wrapping_add(at as u32), entry);
+        let numbered = |(at, entry): (usize, Entry)| (self.head.wrapping_add(at as u32), entry);
         self.entries
             .iter()
             .enumerate()
@@ -171,12 +167,12 @@ impl Queue {
         );
         let len = self.entries.len();
         if after < len {
-            let was = std::mem::replace(&mut self.entries[after], entry);
+            let was = self.entries.get(after).unwrap_or(Entry::GONE);
+            self.entries.set(after, entry);
             self.len += u32::from(!entry.is_gone());
             self.len -= u32::from(!was.is_gone());
             if self.len == 0 {
                 self.entries.clear();
-                self.entries.shrink_to(16);
             }
             return true;
         }
@@ -186,17 +182,15 @@ impl Queue {
         }
         if after < QUEUE_SPAN {
             while self.entries.len() <= after {
-                self.grow();
                 self.entries.push_back(Entry::GONE);
             }
-            self.entries[after] = entry;
+            self.entries.set(after, entry);
         } else if before + len <= QUEUE_SPAN {
             for _ in 0..before {
-                self.grow();
                 self.entries.push_front(Entry::GONE);
             }
             self.head = seq;
-            self.entries[0] = entry;
+            self.entries.set(0, entry);
         } else {
             return false;
         }
@@ -207,12 +201,16 @@ impl Queue {
     /// After a log was read: keeps the entries for which `bytes_of` tells what they count, and counts.
     pub(super) fn recount(&mut self, mut bytes_of: impl FnMut(Entry) -> Option<u64>) {
         (self.len, self.bytes) = (0, 0);
-        for entry in self.entries.iter_mut().filter(|entry| !entry.is_gone()) {
-            if let Some(bytes) = bytes_of(*entry) {
+        for at in 0..self.entries.len() {
+            let entry = self.entries.get(at).unwrap_or(Entry::GONE);
+            if entry.is_gone() {
+                continue;
+            }
+            if let Some(bytes) = bytes_of(entry) {
                 self.len += 1;
                 self.bytes += bytes;
             } else {
-                *entry = Entry::GONE;
+                self.entries.set(at, Entry::GONE);
             }
         }
         self.trim();
@@ -222,7 +220,7 @@ impl Queue {
     /// The head goes on to the next entry that is not gone; cursors that it passes go with it.
     fn trim(&mut self) {
         let before = self.head;
-        while self.entries.front().is_some_and(|entry| entry.is_gone()) {
+        while self.entries.get(0).is_some_and(Entry::is_gone) {
             self.entries.pop_front();
             self.head = self.head.wrapping_add(1);
         }
@@ -232,31 +230,19 @@ impl Queue {
                 *cursor = self.head;
             }
         }
-        let (len, capacity) = (self.entries.len(), self.entries.capacity());
-        if capacity > 16 && len < capacity / 2 {
-            self.entries.shrink_to(len + len / 4);
-        }
-    }
-
-    /// A quarter more, exactly: queues are many and few of them grow.
-    fn grow(&mut self) {
-        let len = self.entries.len();
-        if len == self.entries.capacity() {
-            let more = if len < 2 { 1 } else { (len / 4).max(2) };
-            self.entries.reserve_exact(more);
-        }
+        self.entries.shrink();
     }
 
     /// Bytes of memory beside its own.
     pub(super) fn reserved(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.entries.reserved()
     }
 
     pub(super) fn check_invariants(&self) {
         let waiting = self.entries.iter().filter(|entry| !entry.is_gone()).count();
         assert_eq!(waiting, self.len as usize);
         assert!(
-            self.entries.front().is_some_and(|entry| !entry.is_gone()),
+            self.entries.get(0).is_some_and(|entry| !entry.is_gone()),
             "the head is an entry"
         );
         assert!(self.entries.len() <= QUEUE_SPAN + 1);
@@ -291,16 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_costs_eight_bytes_and_a_quarter() {
+    fn an_entry_costs_six_bytes_and_a_quarter_at_most() {
         for count in [1, 2, 3, 10, 100, 1000, 100_000] {
             let queue = filled(0, count);
             let bytes = queue.reserved();
             let entries = count as usize;
-            assert!(bytes >= 8 * entries);
+            assert!(bytes >= 6 * entries);
             assert!(
-                bytes <= 8 * (entries + (entries / 4).max(1)),
+                bytes <= (6 * entries * 5 / 4).max(30),
                 "{bytes} for {count}"
             );
+            // What an operator may count on, the queue itself included.
+            assert!(entries < 100 || bytes + size_of::<Queue>() <= 8 * entries);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Text stored once and compactly: a string costs its length, two bytes, and rounding up to eight.
+//! Text stored once and compactly: a string costs its length, two bytes, and rounding up to four.
 //!
 //! An arena may keep a few bytes of its owner's before each string (`HEAD`): what is wanted together with the text then lies in its cache line.
 //!
@@ -11,11 +11,11 @@ use crate::limits::{ARENA_CHUNK_BYTES, CLIENT_ID_BYTES, MAX_TOPIC_BYTES};
 use crate::sys::prefetch;
 use crate::sys::text::plain;
 
-/// Blocks are counted and addressed in units of this many bytes, so that 32 bits reach 32 GB.
-const UNIT: usize = 8;
+/// Blocks are counted and addressed in units of this many bytes, so that 32 bits reach 16 GB.
+const UNIT: usize = 4;
 const CHUNK_UNITS: u32 = (ARENA_CHUNK_BYTES / UNIT) as u32;
 /// The smallest block: it has to hold size and links when it is free.
-const MIN_UNITS: u32 = 2;
+const MIN_UNITS: u32 = 3;
 /// Free blocks below this size have their list in an array; larger ones, rare, in a tree.
 const SMALL: usize = 64;
 const NONE: u32 = u32::MAX;
@@ -77,7 +77,7 @@ impl Arena<0> {
     /// Stores a string.
     ///
     /// # Panics
-    /// When it is longer than [`MAX_TOPIC_BYTES`], or the arena has 32 GB.
+    /// When it is longer than [`MAX_TOPIC_BYTES`], or the arena has 16 GB.
     pub fn insert(&mut self, text: &[u8]) -> StrRef {
         self.insert_with([], text)
     }
@@ -87,7 +87,7 @@ impl<const HEAD: usize> Arena<HEAD> {
     /// Stores a string and its head.
     ///
     /// # Panics
-    /// When it is longer than [`MAX_TOPIC_BYTES`], or the arena has 32 GB.
+    /// When it is longer than [`MAX_TOPIC_BYTES`], or the arena has 16 GB.
     pub fn insert_with(&mut self, head: [u8; HEAD], text: &[u8]) -> StrRef {
         assert!(text.len() <= MAX_TOPIC_BYTES, "{} bytes", text.len());
         let units = Self::units_for(text.len());
@@ -225,7 +225,7 @@ impl<const HEAD: usize> Arena<HEAD> {
         } else {
             assert!(
                 self.chunks.len() < (u32::MAX / CHUNK_UNITS) as usize,
-                "32 GB of topics"
+                "16 GB of topics"
             );
             self.chunks.push(Some(chunk));
             self.chunks.len() as u32 - 1
@@ -438,7 +438,7 @@ mod tests {
         arena.insert(b"phones/0123456789/in");
         assert_eq!(arena.used(), 24);
         arena.insert(b"");
-        assert_eq!(arena.used(), 24 + 16);
+        assert_eq!(arena.used(), 24 + 12);
     }
 
     #[test]
@@ -466,7 +466,7 @@ mod tests {
         let refs: Vec<_> = (0..100_000)
             .map(|i| arena.insert(format!("phones/{i}/in").as_bytes()))
             .collect();
-        assert!(arena.reserved() > 2 << 20);
+        assert!(arena.reserved() > 1 << 20);
         for (i, at) in refs.into_iter().enumerate() {
             assert_eq!(arena.get(at), format!("phones/{i}/in").as_bytes());
             arena.remove(at);

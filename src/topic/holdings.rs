@@ -11,7 +11,7 @@ use crate::ids::SessionIdx;
 use crate::limits::{HEAD_BYTES, HOLDING_BYTES, POOL_PAGE_RECORDS, RECORDED_SUBSCRIPTIONS};
 
 /// Lengths of records. Phones have two or three subscriptions, so those are exact.
-const LENGTHS: [usize; 9] = [1, 2, 3, 4, 6, 8, 12, 16, RECORDED_SUBSCRIPTIONS];
+const LENGTHS: [usize; 10] = [1, 2, 3, 4, 6, 8, 10, 12, 16, RECORDED_SUBSCRIPTIONS];
 
 /// A head: the kind in the upper bits, the number of a record of that length or of a set in the rest.
 const NUMBER_BITS: u32 = 28;

@@ -40,7 +40,7 @@ pub struct Index {
 type Filters = Arena<{ size_of::<Entry>() }>;
 
 const _: () =
-    assert!(Filters::bytes_for(11) == OWN_TOPIC_BYTES && Filters::bytes_for(18) == OWN_TOPIC_BYTES);
+    assert!(Filters::bytes_for(15) == OWN_TOPIC_BYTES && Filters::bytes_for(18) == OWN_TOPIC_BYTES);
 
 /// What the word before a filter's text says.
 enum Who {

@@ -26,6 +26,7 @@ fn subscription(filter: &str, qos: u8, id: Option<u32>) -> Subscription<'_> {
 fn core() -> Core<'static> {
     Core {
         client_id: "phone-1",
+        ended: true,
         expiry: 0,
         ends: Some(1_800_000_000_000),
         unsent: Some(77),

@@ -129,11 +129,11 @@ impl Model {
         // With RETAIN it may be the retained copy, which comes besides the live one.
         let ambiguous = delivered.retain;
         let first = !ambiguous && session.live_sent.insert(number);
-        if delivered.dup || inbox {
-            return;
-        }
         if shared {
             message.shared += 1;
+        }
+        if delivered.dup || inbox {
+            return;
         }
         if let Some(publisher) = message.publisher {
             let live = session

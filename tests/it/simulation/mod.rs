@@ -9,6 +9,7 @@ mod client;
 mod crash;
 mod deliveries;
 mod habits;
+mod leaving;
 mod model;
 mod network;
 mod random;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use stillwire::clock::Millis;
+use stillwire::topic::matches;
 use stillwire::topic::scope::bare;
 use stillwire::wire::{Connect, Publish, Qos, ReasonCode, SubscribeOptions, Version};
 
@@ -23,7 +24,7 @@ pub(crate) struct Message {
     pub(crate) acked: Option<Step>,
     /// Its publisher sent it twice.
     pub(crate) again: bool,
-    /// First deliveries because of a shared subscription.
+    /// Deliveries because of a shared subscription.
     pub(crate) shared: usize,
     /// A session that had it ended, so that another member may have got it.
     pub(crate) regrouped: bool,
@@ -162,13 +163,10 @@ impl Model {
     /// `power`: what was not synced is lost, and nobody waits for that with wills.
     pub(crate) fn crashed(&mut self, now: Millis, power: bool) {
         for message in &mut self.messages {
-            if message.taken.is_some() {
-                // Of a group, one whose session is gone may have had it.
+            if message.taken.is_some() && message.publisher.is_none() {
+                // Nobody was promised that a will arrives.
+                message.acked = None;
                 message.regrouped = true;
-                if message.publisher.is_none() {
-                    // Nobody was promised that a will arrives.
-                    message.acked = None;
-                }
             }
         }
         for (conn, client) in self.connections() {
@@ -198,6 +196,16 @@ impl Model {
         let crashed = self.sessions[client].crashed;
         let session = std::mem::take(&mut self.sessions[client]);
         self.sessions[client].crashed = crashed;
+        if session.expiry == 0 {
+            // What it had through a group was in memory alone, and the server may die before another member has it.
+            let shared = |message: &&mut Message| {
+                let fits = |sub: &Sub| sub.group.is_some() && matches(&sub.path, &message.topic);
+                session.subs.iter().any(fits)
+            };
+            for message in self.messages.iter_mut().filter(shared) {
+                message.regrouped = true;
+            }
+        }
         for number in session.sent {
             self.follow(
                 number,
