@@ -393,6 +393,13 @@ const _: () = assert!(
 /// Hand-over batches that may wait for a full pair; past it the connections in the newest are closed, and their clients try again.
 pub const HANDOVER_BACKLOG: usize = 8;
 
+/// Sockets that a reactor has lent to the homes of their connections, and not closed since: its table has so many places beyond those of
+/// [`reserved_files`]'s other descriptors, and more at a time are better off in a batch.
+pub const LOANS: usize = 32;
+
+/// Milliseconds that a reactor sleeps at most while it has lent sockets: if a connection ends at once, its peer sees that so much later.
+pub const LOAN_MILLIS: u64 = 10;
+
 /// Stack of a reactor's thread; virtual, and nothing in the loop recurses.
 pub const REACTOR_STACK: usize = 512 << 10;
 

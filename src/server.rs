@@ -494,7 +494,18 @@ mod tests {
 
     #[test]
     fn clients_of_every_home_are_let_in_and_told_when_it_ends() {
-        let server = Server::start(&config(3, 100)).unwrap();
+        come_and_are_told(Server::start(&config(3, 100)).unwrap());
+    }
+
+    #[test]
+    fn so_are_they_where_each_reactor_has_its_own_table() {
+        // One table holds other files too.
+        let files = sys::rlimit::raise_open_files().unwrap();
+        let most = files.min(limits::MAX_CONNECTIONS) as u32;
+        come_and_are_told(Server::start(&config(3, most)).unwrap());
+    }
+
+    fn come_and_are_told(server: Server) {
         let address = server.addresses()[0];
         let clients: Vec<_> = (0..60)
             .map(|i| connect(address, &format!("client-{i}")))
@@ -506,6 +517,12 @@ mod tests {
             totals.handed_over > 0,
             "three homes, and one of them accepts"
         );
+        // One that goes is let go of, whoever had its socket in between.
+        for i in 0..20 {
+            let (mut client, _) = connect(address, &format!("passing-{i}"));
+            client.write_all(&[0xE0, 0]).unwrap();
+            assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        }
         server.shutdown();
         for (mut client, _) in clients {
             let (first, body) = packet(&client);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Reactor;
 use super::admit::{self, As};
 use super::appetite::Appetite;
-use super::handover::{Arrival, Letter};
+use super::handover::{Arrival, Letter, Passage};
 use super::slots::Flags;
 use super::token;
 use crate::access::{Identity, Question};
@@ -297,6 +297,11 @@ impl Reactor {
         self.io.connections.counters().handed_over.add(1);
         if self.goes_by_mail(identity.len() + bytes.len()) {
             let bytes = [identity, bytes].concat().into();
+            let socket = if self.lines.common_table {
+                Passage::Common(socket)
+            } else {
+                Passage::Lent(self.lending.lend(socket))
+            };
             let letter = Letter::Arrival(Arrival { socket, bytes });
             self.io.post.post(home, letter);
         } else {
@@ -306,7 +311,8 @@ impl Reactor {
 
     /// Whether a connection is handed over as a letter, and not through a socket pair.
     fn goes_by_mail(&self, bytes: usize) -> bool {
-        self.lines.common_table && bytes <= limits::ARRIVAL_LETTER_BYTES
+        (self.lines.common_table || self.lending.has_room())
+            && bytes <= limits::ARRIVAL_LETTER_BYTES
     }
 
     /// Whether a connection of which so much was read can be handed over now.
@@ -315,6 +321,21 @@ impl Reactor {
             self.io.post.has_room(home)
         } else {
             self.departures.has_room(home)
+        }
+    }
+
+    /// The socket of a connection that has come by mail. None: it is lost.
+    pub(super) fn land(&mut self, passage: Passage) -> Option<TcpStream> {
+        match passage {
+            Passage::Common(socket) => Some(socket),
+            Passage::Lent(loan) => match self.lending.take(&loan) {
+                Ok(socket) => Some(socket),
+                Err(error) => {
+                    tracing::debug!(reactor = self.me.0, %error, "a socket on loan can't be taken");
+                    self.lost_arrivals(1);
+                    None
+                }
+            },
         }
     }
 

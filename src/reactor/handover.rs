@@ -1,7 +1,7 @@
 //! Handing connections over to their homes: sockets with the bytes that were read from them.
 //!
-//! Where the reactors have one fd table in common, a connection goes by mail ([`Letter`]) and costs no system call. Where each has its own,
-//! and for the few of which much was read at once, it goes in a batch. A batch is one message on the home's socket pair (`sys::pass`): a count, the length of each connection's bytes, then the bytes. A pair
+//! Where the reactors have one fd table in common, a connection goes by mail ([`Letter`]) and costs no system call. Where each has its own, it goes by
+//! mail too, on loan ([`super::lent`]), while few do. In a storm, on kernels that know no loans, and where much was read at once, it goes in a batch. A batch is one message on the home's socket pair (`sys::pass`): a count, the length of each connection's bytes, then the bytes. A pair
 //! that is full refuses; the batch waits and is tried again each turn, and a storm that outruns a home for too long is turned away at the door.
 
 use std::collections::VecDeque;
@@ -9,6 +9,7 @@ use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use super::lent::Loan;
 use crate::access::{Access, Denied, Identity};
 use crate::ids::{ConnId, ReactorId};
 use crate::limits;
@@ -55,11 +56,20 @@ pub enum Letter {
     Access(Arc<Access>),
 }
 
+/// The socket of a connection that goes home by mail.
+#[derive(Debug)]
+pub enum Passage {
+    /// Of the fd table that both reactors use.
+    Common(TcpStream),
+    /// Of the acceptor's table, out of which its home takes it.
+    Lent(Loan),
+}
+
 /// A connection that has gone home by mail, whose seat there is taken.
 #[derive(Debug)]
 pub struct Arrival {
-    /// Its socket, of the fd table that both reactors use.
-    pub socket: TcpStream,
+    /// Its socket.
+    pub socket: Passage,
     /// As whom it was admitted, encoded, and all that was read from it.
     pub bytes: Box<[u8]>,
 }

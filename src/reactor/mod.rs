@@ -6,7 +6,7 @@
 //! | file | its idea |
 //! |---|---|
 //! | `turn` | the loop, and the order of work in it |
-//! | `accept`, `appetite`, `steering`, `handover`, `seats` | a connection comes in, goes home, finds a place or is refused |
+//! | `accept`, `appetite`, `steering`, `handover`, `lent`, `seats` | a connection comes in, goes home, finds a place or is refused |
 //! | `admit` | as whom it comes in |
 //! | `serve`, `hear` | from a socket to the shard; from several in a row |
 //! | `connections` | what a shard may do with them; closing; deadlines |
@@ -20,6 +20,7 @@ pub mod appetite;
 pub mod connections;
 pub mod handover;
 mod hear;
+pub mod lent;
 pub mod mailbox;
 pub mod outbox;
 mod output;
@@ -57,6 +58,7 @@ use accept::{Listener, Pause};
 use appetite::Appetite;
 use connections::{Connections, Io};
 use handover::{ArrivalBuffer, Departures, Letter};
+use lent::Lending;
 use mailbox::{Mailbox, Post};
 use seats::Seats;
 use steering::Steering;
@@ -85,6 +87,8 @@ pub struct Lines {
     pub receivers: Vec<Receiver>,
     /// The reactors use one fd table, that of the thread that starts them.
     pub common_table: bool,
+    /// Where each has its own, and the kernel allows it: for sockets that one takes out of another's.
+    pub loans: Arc<lent::Returns>,
     /// The zero of everybody's clock, by [`sys::clock::nanos`].
     pub epoch: u64,
     /// The same moment in Unix milliseconds, for what outlives the process.
@@ -107,7 +111,9 @@ impl Lines {
             senders.push(sender);
             receivers.push(receiver);
         }
+        let lends = !common_table && sys::lend::is_possible(boxes[0].wake().as_raw_fd());
         Ok(Self {
+            loans: Arc::new(lent::Returns::new(if lends { reactors } else { 0 })),
             boxes: boxes.into(),
             senders: senders.into(),
             receivers,
@@ -217,6 +223,7 @@ pub struct Reactor {
     listeners: Vec<Listener>,
     pause: Pause,
     departures: Departures,
+    lending: Lending,
     arrivals: ArrivalBuffer,
     arrivals_ready: bool,
     arrivals_appetite: Appetite,
@@ -318,6 +325,7 @@ impl Reactor {
                 post: Post::new(Arc::clone(&lines.boxes)),
             },
             departures: Departures::new(Arc::clone(&lines.senders)),
+            lending: Lending::new(me, Arc::clone(&lines.loans)),
             arrivals: ArrivalBuffer::new(),
             arrivals_ready: false,
             arrivals_appetite: Appetite::default(),

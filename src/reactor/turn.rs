@@ -81,7 +81,11 @@ impl Reactor {
             return 0;
         }
         let tick = limits::TICK_MILLIS - self.now.0 % limits::TICK_MILLIS;
-        let wait = if work.later { RETRY_MILLIS } else { tick };
+        let wait = match work {
+            _ if work.later => RETRY_MILLIS,
+            _ if self.lending.is_lending() => tick.min(limits::LOAN_MILLIS),
+            _ => tick,
+        };
         self.accept_resumes_in().map_or(wait, |resumes| {
             let millis = resumes.as_nanos().div_ceil(1_000_000) as u64;
             millis.min(wait)
@@ -91,6 +95,7 @@ impl Reactor {
     fn turn(&mut self, events: &Events) -> Work {
         let mut work = Work::default();
         self.note_sources(events);
+        self.lending.close_taken();
         if std::mem::take(&mut self.arrivals_ready) {
             self.arrive();
         }
@@ -184,7 +189,9 @@ impl Reactor {
             match letter {
                 Letter::Mail(mail) => self.shard.mail(mail, self.now, &mut self.io),
                 Letter::Arrival(Arrival { socket, bytes }) => {
-                    self.arrived(socket, &bytes);
+                    if let Some(socket) = self.land(socket) {
+                        self.arrived(socket, &bytes);
+                    }
                     arrived += 1;
                 }
                 Letter::Answer(conn, answer) => self.answered(conn, answer),

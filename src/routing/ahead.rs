@@ -12,14 +12,16 @@ use super::mail::Mail;
 use super::port::Port;
 use crate::ids::SessionIdx;
 use crate::limits::LOOK_AHEAD;
+use crate::session::message::Message;
 use crate::sys::prefetch;
 use crate::topic::{FilterId, TopicHash};
-use crate::wire::{frame, publish};
+use crate::wire::{Filters, frame, publish};
 
 impl Shard {
     /// The session's packets will come.
     pub fn expect(&self, idx: SessionIdx) {
         self.sessions.expect(idx);
+        self.spares.expect();
     }
 
     /// A client of this identifier will come.
@@ -45,6 +47,21 @@ impl Shard {
             }
         }
         self.expect_topics(&hashes[..count], port);
+    }
+
+    /// These filters will be subscribed to.
+    pub(super) fn expect_filters(&self, filters: Filters<'_>) {
+        for filter in filters.bytes().take(LOOK_AHEAD) {
+            let hash = self.shared.hasher.hash_bytes(filter);
+            self.index.expect(hash);
+            self.own.expect(hash);
+        }
+    }
+
+    /// This letter's message, which is there, will be delivered: its text and the first look at the index are waited for together.
+    pub(super) fn expect_message(&self, message: &Message) {
+        self.index.expect(message.hash);
+        message.expect_text();
     }
 
     /// These letters will be handled.

@@ -184,9 +184,12 @@ impl Shard {
         let at = self.sessions.insert(Session::new(text, serial));
         let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
-        self.by_id.insert(hash, at as u32, |at| {
-            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
-        });
+        self.by_id.insert(
+            hash,
+            at as u32,
+            |at| ids.expect(sessions[at as usize].client_id),
+            |at| hasher.hash_bytes(ids.get(sessions[at as usize].client_id)),
+        );
         self.counters().sessions.add(1);
         Some((SessionIdx(at as u32), false))
     }

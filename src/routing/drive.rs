@@ -180,7 +180,10 @@ impl Shard {
     /// A letter from another shard.
     pub fn mail(&mut self, mail: Mail, now: Millis, port: &mut impl Port) {
         match mail {
-            Mail::Publish(message) => self.fan_out(&message, now, port),
+            Mail::Publish(message) => {
+                self.expect_message(&message);
+                self.fan_out(&message, now, port);
+            }
             Mail::Inbox(message) => self.inbox(&message, now, port),
             Mail::Group { message, key, hops } => {
                 self.group_message(&message, &key, hops, now, port);

@@ -317,6 +317,7 @@ struct Scratch {
     entries: Vec<Entry>,
     ids: Vec<u32>,
     packet: Vec<u8>,
+    codes: Vec<u8>,
     meta: Vec<u8>,
     due: Vec<u32>,
 }

@@ -16,6 +16,7 @@ use crate::ids::{ReactorId, SessionIdx};
 use crate::limits::{SPARE_MESSAGE_BYTES, SPARE_MESSAGES};
 use crate::session::durable::Note;
 use crate::session::message::{Message, Outcome, Publisher, Receipt};
+use crate::sys::prefetch;
 use crate::topic::filter::has_wildcard;
 use crate::topic::scope::bare;
 use crate::topic::{ReactorSet, Scope, TopicHash, validate_name};
@@ -49,17 +50,28 @@ pub(super) struct Spares {
 }
 
 impl Spares {
-    /// One that nobody else has.
+    /// A lent one will be taken: whoever had it last wrote to it, so it comes from another core.
+    pub(super) fn expect(&self) {
+        if self.free.is_empty()
+            && let Some(first) = self.lent.front()
+        {
+            prefetch::read(Arc::as_ref(first));
+        }
+    }
+
+    /// One that nobody else seems to have: looked at without an atomic operation, so the caller makes sure.
     fn take(&mut self) -> Option<Arc<Message>> {
         self.free.pop().or_else(|| {
-            let first = self.lent.front_mut()?;
-            Arc::get_mut(first)?;
+            let first = self.lent.front()?;
+            if Arc::strong_count(first) > 1 {
+                return None;
+            }
             self.lent.pop_front()
         })
     }
 
-    fn put(&mut self, mut message: Arc<Message>) {
-        let is_free = Arc::get_mut(&mut message).is_some();
+    fn put(&mut self, message: Arc<Message>) {
+        let is_free = Arc::strong_count(&message) == 1;
         if is_free && self.free.len() < SPARE_MESSAGES {
             self.free.push(message);
         } else if !is_free {

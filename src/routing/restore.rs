@@ -315,9 +315,12 @@ impl Shard {
         }
         self.tenant_found(idx);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
-        self.by_id.insert(hash, idx.0, |at| {
-            hasher.hash_bytes(ids.get(sessions[at as usize].client_id))
-        });
+        self.by_id.insert(
+            hash,
+            idx.0,
+            |at| ids.expect(sessions[at as usize].client_id),
+            |at| hasher.hash_bytes(ids.get(sessions[at as usize].client_id)),
+        );
         self.shared.sessions.fetch_add(1, Relaxed);
         self.counters().sessions.add(1);
         self.keep.restoring.put_pending(idx);

@@ -84,6 +84,7 @@ impl Shard {
         let Some(conn) = self.sessions[idx].conn() else {
             return Ok(());
         };
+        self.expect_filters(packet.filters);
         let mut request = Request {
             idx,
             id: packet.subscription_id,
@@ -102,7 +103,8 @@ impl Shard {
             // Section 3.8.3.1: a protocol error.
             return Err(Fault::new(ReasonCode::PROTOCOL_ERROR));
         }
-        let mut codes = Vec::with_capacity(packet.filters.len());
+        let mut codes = std::mem::take(&mut self.scratch.codes);
+        codes.clear();
         for (text, options) in request.packet.filters.iter() {
             let code = match self.subscribe_to(&mut request, text, options, port) {
                 Ok(qos) => qos as u8,
@@ -133,6 +135,7 @@ impl Shard {
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
         Suback::new(packet.packet_id, &codes).encode(self.sessions[idx].version(), &mut out);
+        self.scratch.codes = codes;
         match request.known {
             None => {
                 self.send(idx, &out, port);

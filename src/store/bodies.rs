@@ -3,6 +3,7 @@
 //! In a log a body has a number of 64 bits that never comes back; in memory it has a slot, which does.
 
 use super::entry::Place;
+use crate::sys::prefetch;
 use crate::topic::TopicHash;
 use crate::topic::pool::Pool;
 use crate::topic::table::Table;
@@ -36,8 +37,12 @@ impl Bodies {
             holders: 1,
         });
         let pool = &self.pool;
-        self.by_id
-            .insert(hash(id), slot, |slot| hash(pool[slot].id));
+        self.by_id.insert(
+            hash(id),
+            slot,
+            |slot| prefetch::read(&pool[slot]),
+            |slot| hash(pool[slot].id),
+        );
         Shared(slot)
     }
 

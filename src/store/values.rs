@@ -1,6 +1,7 @@
 //! Values by key: 20 bytes each, whatever the key. The keys stand in the log.
 
 use super::entry::Place;
+use crate::sys::prefetch;
 use crate::topic::pool::Pool;
 use crate::topic::table::Table;
 use crate::topic::{TopicHash, TopicHasher};
@@ -56,8 +57,12 @@ impl Values {
             hash,
         });
         let pool = &self.pool;
-        self.by_key
-            .insert(spread(hash), number, |number| spread(pool[number].hash));
+        self.by_key.insert(
+            spread(hash),
+            number,
+            |number| prefetch::read(&pool[number]),
+            |number| spread(pool[number].hash),
+        );
         None
     }
 

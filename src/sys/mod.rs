@@ -1,6 +1,6 @@
 //! What the operating system is asked for that the standard library has no word for. All unsafe code of the reactors stands here.
 //!
-//! Each file wraps one thing and gives it a safe face: private fd tables, passing sockets between them, wake-ups, pinning, limits,
+//! Each file wraps one thing and gives it a safe face: private fd tables, passing and lending sockets between them, wake-ups, pinning, limits,
 //! capacity, memory, the clock, events, signals, files and what mapped ones do, sockets that listen, which of them a connection goes to, and those that are read and written, text that is plain,
 //! terminals that show nothing, bytes that are compared, memory that is asked for early. Nothing here knows of MQTT, and nothing here decides a policy.
 
@@ -11,6 +11,7 @@ pub mod capacity;
 pub mod clock;
 pub mod events;
 pub mod file;
+pub mod lend;
 pub mod listen;
 pub mod memory;
 pub mod pass;

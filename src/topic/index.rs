@@ -324,9 +324,12 @@ impl Index {
     fn add_filter(&mut self, hash: TopicHash, path: &str, entry: Entry) -> FilterId {
         let StrRef(number) = self.filters.insert_with(Who::one(entry), path.as_bytes());
         let (filters, hasher) = (&self.filters, &self.hasher);
-        self.table.insert(hash, number, |other| {
-            hasher.hash_bytes(filters.get(StrRef(other)))
-        });
+        self.table.insert(
+            hash,
+            number,
+            |other| filters.expect(StrRef(other)),
+            |other| hasher.hash_bytes(filters.get(StrRef(other))),
+        );
         self.count += 1;
         if has_wildcard(path) {
             self.wildcards.insert(path, number);

@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use super::hash::TopicHash;
 use crate::ids::ReactorId;
 use crate::limits::MAX_REACTORS;
+use crate::sys::prefetch;
 
 const WORDS: usize = MAX_REACTORS / 64;
 
@@ -188,6 +189,11 @@ impl Own {
             masks,
             more: HashMap::new(),
         }
+    }
+
+    /// An entry of this hash will be counted, or asked for.
+    pub fn expect(&self, hash: TopicHash) {
+        prefetch::read(self.masks.bit(self.masks.row(hash), self.me).0);
     }
 
     /// Counts an entry. When this returns, every reactor sees the interest.

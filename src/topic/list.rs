@@ -178,6 +178,10 @@ impl List {
 impl Pages {
     /// Where a session is, or would be.
     fn page_of(&self, session: SessionIdx) -> usize {
+        if self.firsts.last().is_some_and(|&first| first <= session) {
+            // Of a crowd that comes, each is behind all others.
+            return self.firsts.len() - 1;
+        }
         self.firsts
             .partition_point(|&first| first <= session)
             .saturating_sub(1)
@@ -245,6 +249,9 @@ impl Pages {
 }
 
 fn place(page: &[Entry], session: SessionIdx) -> Result<usize, usize> {
+    if page.last().is_some_and(|last| last.session() < session) {
+        return Err(page.len());
+    }
     page.binary_search_by_key(&session, |entry| entry.session())
 }
 

@@ -147,8 +147,15 @@ impl Table {
         (bits != 0).then(|| line.numbers[bits.trailing_zeros() as usize])
     }
 
-    /// Adds an entry that is not there. `rehash` tells the hash of those that are.
-    pub fn insert(&mut self, hash: TopicHash, number: u32, rehash: impl Fn(u32) -> TopicHash) {
+    /// Adds an entry that is not there. `rehash` tells the hash of those that are, and `expect` asks for the memory that it will look at: where a
+    /// line is split off, all its entries are waited for at once.
+    pub fn insert(
+        &mut self,
+        hash: TopicHash,
+        number: u32,
+        expect: impl Fn(u32),
+        rehash: impl Fn(u32) -> TopicHash,
+    ) {
         if self.first.len == 0 {
             self.first.push();
         }
@@ -156,7 +163,7 @@ impl Table {
         self.len += 1;
         while self.len * 100 > self.lines() * TABLE_LINE_ENTRIES * TABLE_MAX_FILL {
             let new = self.first.push();
-            self.redistribute(parent(new), &rehash);
+            self.redistribute(parent(new), &expect, &rehash);
         }
     }
 
@@ -333,8 +340,16 @@ impl Table {
     }
 
     /// A line was split off from this one.
-    fn redistribute(&mut self, first: u32, rehash: &impl Fn(u32) -> TopicHash) {
+    fn redistribute(
+        &mut self,
+        first: u32,
+        expect: &impl Fn(u32),
+        rehash: &impl Fn(u32) -> TopicHash,
+    ) {
         let mut entries = self.drain(first, rehash);
+        for &number in &entries {
+            expect(number);
+        }
         for number in entries.drain(..) {
             let hash = rehash(number);
             self.put(self.home(hash), tag(hash), number);
@@ -412,7 +427,7 @@ mod tests {
     fn filled(count: u32) -> Table {
         let mut table = Table::default();
         for number in 0..count {
-            table.insert(hash(number), number, hash);
+            table.insert(hash(number), number, |_| {}, hash);
         }
         table
     }
@@ -469,7 +484,7 @@ mod tests {
             for (number, add) in steps {
                 if add {
                     if model.insert(number) {
-                        table.insert(hash(number), number, hash);
+                        table.insert(hash(number), number, |_| {}, hash);
                     }
                 } else {
                     prop_assert_eq!(table.remove(hash(number), number, hash), model.remove(&number));

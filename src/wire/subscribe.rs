@@ -134,6 +134,21 @@ impl<'a> Filters<'a> {
         self.len() == 0
     }
 
+    /// The bytes of each filter, without another look at what they are.
+    pub fn bytes(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (raw, list): (&[u8], &'a [(&'a str, SubscribeOptions)]) = match self.0 {
+            Source::Payload { raw, .. } => (raw, &[]),
+            Source::List(list) => (&[], list),
+        };
+        let mut reader = Reader(raw);
+        let next = move || {
+            let filter = reader.binary().ok()?;
+            reader.u8().ok()?;
+            Some(filter)
+        };
+        std::iter::from_fn(next).chain(list.iter().map(|(filter, _)| filter.as_bytes()))
+    }
+
     /// Each filter with its options.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, SubscribeOptions)> + Clone + use<'a> {
         let (raw, list): (&[u8], &[_]) = match self.0 {
