@@ -105,8 +105,11 @@ fn answer_signals(signals: Signals, handle: Handle, config: Config) -> std::io::
 fn reload(handle: &Handle, config: &Config) {
     match Access::load(&config.access, &config.auth) {
         Ok(access) => {
-            handle.set_access(&Arc::new(access));
-            info!("read who may come in, and what they may do, anew");
+            if handle.set_access(&Arc::new(access)) {
+                info!("read who may come in, and what they may do, anew");
+            } else {
+                error!("a reactor takes no mail, so the old rules hold there: send SIGHUP again");
+            }
         }
         Err(error) => error!("{error}; what was read before holds"),
     }

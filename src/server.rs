@@ -20,6 +20,7 @@ use crate::limits;
 use crate::logs::{Logs, LogsError};
 use crate::lookup::{Lookup, LookupError, LookupShared, nodes};
 use crate::reactor::handover::Letter;
+use crate::reactor::mailbox::Mailbox;
 use crate::reactor::seats::Seats;
 use crate::reactor::steering::Steering;
 use crate::reactor::{Lines, Order, Reactor, Setup, SetupError};
@@ -128,12 +129,21 @@ impl Handle {
         self.lines.give(Order::Drain);
     }
 
-    /// Other rules hold from now on, for those who are in as well. Returns when every reactor has been told.
-    pub fn set_access(&self, access: &Arc<Access>) {
+    /// Other rules hold from now on, for those who are in as well. Returns when every reactor has been told; false: some could not be, for they
+    /// don't empty their mailbox.
+    pub fn set_access(&self, access: &Arc<Access>) -> bool {
+        let tell = |mailbox: &Mailbox<Letter>| {
+            mailbox.post(Letter::Access(Arc::clone(access)), limits::RELOAD_PATIENCE)
+        };
+        let told = self
+            .lines
+            .boxes
+            .iter()
+            .map(tell)
+            .fold(true, |all, one| all & one);
+        // What a new key signs is given out when those who verify it have heard of it.
         *self.access.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(access);
-        for mailbox in self.lines.boxes.iter() {
-            mailbox.post(Letter::Access(Arc::clone(access)), limits::RELOAD_PATIENCE);
-        }
+        told
     }
 
     /// The lookup reads the other nodes anew. After an error it knows those that it knew.

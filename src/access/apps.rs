@@ -155,6 +155,22 @@ impl WrittenApp {
                 ),
                 None => Ok(hash(secret)),
             });
+        let is_limited = [
+            self.max_connections,
+            self.connect_rate,
+            self.publish_rate,
+            self.publish_bytes,
+            self.max_subscriptions,
+            self.max_offline_bytes,
+            self.max_payload,
+        ]
+        .iter()
+        .any(Option::is_some);
+        if key.is_empty() && is_limited {
+            return Err(
+                "the default app has no limits of its own; those of [mqtt] hold".to_owned(),
+            );
+        }
         Ok(App {
             key: key.into(),
             secrets: secrets.collect::<Result<_, _>>()?,

@@ -146,8 +146,8 @@ pub struct Access {
     methods: Vec<Method>,
     keys: Keys,
     apps: Apps,
-    /// Without an apps file, any tenant is one.
-    any_tenant: bool,
+    /// There is an apps file: only those in it are tenants.
+    only_known: bool,
     passwords: Passwords,
     issuers: Issuers,
     acl: Option<Acl>,
@@ -169,7 +169,7 @@ impl Access {
             methods: auth.to_vec(),
             keys: read(&config.keys, Keys::read)?.unwrap_or_default(),
             apps: read(&config.apps, Apps::read)?.unwrap_or_default(),
-            any_tenant: config.apps.as_os_str().is_empty(),
+            only_known: !config.apps.as_os_str().is_empty(),
             passwords: read(&config.passwords, Passwords::read)?.unwrap_or_default(),
             issuers: read(&config.issuers, Issuers::read)?.unwrap_or_default(),
             acl: read(&config.acl, Acl::read)?,
@@ -339,12 +339,12 @@ impl Access {
 
     /// Whether nobody is asked who they are: whoever comes is let in, as nobody in particular.
     pub fn is_open(&self) -> bool {
-        self.methods.iter().all(|method| *method == Method::Open) && self.revoked.is_empty()
+        self.methods == [Method::Open] && self.revoked.is_empty()
     }
 
     /// Whether a tenant is one of this server's.
     pub fn knows_tenant(&self, name: &str) -> bool {
-        name.is_empty() || self.any_tenant || self.apps.get(name).is_some()
+        !self.only_known || self.apps.get(name).is_some()
     }
 
     /// Whether anything is asked of topics at all. False: everything is allowed.

@@ -21,6 +21,9 @@ pub struct Claims {
     /// The tenant; None: the default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
+    /// The user that the signer vouches for, if it does.
+    #[serde(default, rename = "usr", skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// When it ends.
     pub exp: u64,
     /// When it was issued.
@@ -117,7 +120,7 @@ pub(super) fn admit(
     };
     Ok(Identity {
         tenant: tenant.into(),
-        user: None,
+        user: claims.user.map(Into::into),
         rights,
         token: claims.jti.map(Into::into),
         issued: claims.iat.map(UnixSeconds),

@@ -62,6 +62,8 @@ impl<'a> Credentials<'a> {
 pub(super) struct Grant {
     /// The tenant; empty: the default one.
     pub(super) tenant: Arc<str>,
+    /// As whom the identity provider knows it.
+    pub(super) user: Option<Arc<str>>,
     /// What the client may do, where its identity provider says.
     pub(super) rights: Option<Arc<Rights>>,
 }
@@ -112,6 +114,7 @@ pub(super) fn check(
             }
             Grant {
                 tenant: tenant.into(),
+                user: None,
                 rights: None,
             }
         }
@@ -123,6 +126,7 @@ pub(super) fn check(
             }
             Grant {
                 tenant: tenant.into(),
+                user: None,
                 rights: None,
             }
         }
@@ -133,8 +137,14 @@ pub(super) fn check(
             if client_id.is_some_and(|client_id| client_id != ask.client_id) {
                 return Err(Refused::OtherClient);
             }
+            // What it had before it was revoked can't be traded for something newer.
+            let issued = identity.issued.unwrap_or_default();
+            if access.is_revoked(&identity.tenant, &ask.client_id, None, Some(issued)) {
+                return Err(Refused::Revoked);
+            }
             Grant {
                 tenant: identity.tenant,
+                user: identity.user,
                 rights: identity.rights,
             }
         }
@@ -169,6 +179,7 @@ pub(super) fn token(
         iat: Some(now),
         // Without one it can't be revoked by itself, and still be by its client.
         jti: token_id().ok(),
+        user: grant.user.as_deref().map(str::to_owned),
         acl: grant.rights.as_ref().map(|rights| rights.to_claim()),
         ..Claims::default()
     };

@@ -81,7 +81,7 @@ impl Reactor {
     }
 
     fn unix(&self) -> UnixSeconds {
-        UnixSeconds((self.lines.unix_epoch + self.now.0) / 1000)
+        UnixSeconds(self.unix_millis / 1000)
     }
 
     /// Whether neither its address nor its client identifier comes too often, or has failed too often.

@@ -239,6 +239,8 @@ pub struct Reactor {
     turns: u64,
     /// The moment of this turn.
     now: Millis,
+    /// Unix milliseconds at the last tick: tokens are held against the clock that others set, too, and it may be set anew.
+    unix_millis: u64,
     /// The last tick whose timers were looked at, and whether some were left.
     ticked: Tick,
     timers_left: bool,
@@ -334,6 +336,7 @@ impl Reactor {
             heard: Vec::with_capacity(limits::HEARD_TOGETHER),
             turns: 0,
             now,
+            unix_millis: sys::clock::unix_millis(),
             ticked: now.tick(),
             timers_left: false,
             due: Vec::new(),

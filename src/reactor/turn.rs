@@ -223,6 +223,7 @@ impl Reactor {
         let tick = self.now.tick();
         if self.ticked < tick {
             self.ticked = tick;
+            self.unix_millis = sys::clock::unix_millis();
             self.shard.tick(self.now, &mut self.io);
             let (log, unreadable) = (self.shard.store().log(), self.shard.unreadable());
             for news in self.trouble.look(log, unreadable, self.now) {

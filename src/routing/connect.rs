@@ -37,10 +37,10 @@ impl Shard {
             .client_id
             .is_empty()
             .then(|| self.assign_client_id(scope));
-        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        let acceptable = self.acceptable(connect, client_id, identity, scope);
+        let bare_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let acceptable = self.acceptable(connect, bare_id, identity, scope);
         let named = scope
-            .name(client_id)
+            .name(bare_id)
             .ok_or(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
         let (client_id, will_topic) = match (named, acceptable) {
             (Ok(client_id), Ok(will_topic)) => (client_id, will_topic),
@@ -48,6 +48,15 @@ impl Shard {
                 return self.refuse(conn, connect.version, reason, port);
             }
         };
+        if self.is_out(bare_id, identity) {
+            // Revoked since it was let in where it was accepted.
+            return self.refuse(conn, connect.version, ReasonCode::BANNED, port);
+        }
+        if let Some(idx) = self.find(&client_id)
+            && self.is_anothers(idx, identity)
+        {
+            return self.refuse(conn, connect.version, ReasonCode::NOT_AUTHORIZED, port);
+        }
         let replaces = !scope.is_default() && self.is_online(&client_id);
         if let Err(reason) = self.tenant_enters(scope, replaces, now) {
             return self.refuse(conn, connect.version, reason, port);
@@ -133,6 +142,9 @@ impl Shard {
             || !self.may_will(client_id, identity, will.topic)
         {
             return Err(ReasonCode::NOT_AUTHORIZED);
+        }
+        if !self.may_be_as_large(scope, will.payload.len()) {
+            return Err(ReasonCode::PACKET_TOO_LARGE);
         }
         scope.name(will.topic).ok_or(ReasonCode::TOPIC_NAME_INVALID)
     }

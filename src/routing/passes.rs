@@ -35,6 +35,8 @@ pub(super) struct Passes {
     all: Vec<Option<Box<Pass>>>,
     /// Anything is asked of topics at all.
     checks: bool,
+    /// Some token has had rights.
+    had_rights: bool,
     /// Rights that came last: tokens of one app tend to have the same, which are kept once then.
     last_rights: Option<Arc<Rights>>,
     /// Where looking at all sessions again goes on.
@@ -45,6 +47,7 @@ impl Passes {
     pub(super) fn new(access: Arc<Access>) -> Self {
         Self {
             checks: access.checks(None),
+            had_rights: false,
             access,
             all: Vec::new(),
             last_rights: None,
@@ -68,6 +71,7 @@ impl Passes {
         }
         let rights = identity.rights.as_ref().map(|rights| {
             self.checks = true;
+            self.had_rights = true;
             match &self.last_rights {
                 Some(last) if last == rights => Arc::clone(last),
                 _ => {
@@ -105,10 +109,8 @@ impl Passes {
 impl Shard {
     /// Other rules hold from now on.
     pub fn set_access(&mut self, access: Arc<Access>) {
-        let has_rights =
-            |pass: &Option<Box<Pass>>| pass.as_ref().is_some_and(|pass| pass.rights.is_some());
         self.tenants.reload(&access);
-        self.passes.checks = access.checks(None) || self.passes.all.iter().any(has_rights);
+        self.passes.checks = access.checks(None) || self.passes.had_rights;
         self.passes.access = access;
         self.passes.recheck = Some(0);
     }
@@ -165,7 +167,7 @@ impl Shard {
     /// Takes a session's will to be published, if the session may still publish it.
     pub(super) fn take_will(&mut self, idx: SessionIdx) -> Option<Will> {
         let will = self.sessions[idx].some_extras_mut()?.will.take()?;
-        if self.may_publish(idx, bare(will.message.topic())) {
+        if !self.has_been_revoked(idx) && self.may_publish(idx, bare(will.message.topic())) {
             return Some(will);
         }
         self.counters().dropped_forbidden.add(1);
@@ -237,14 +239,32 @@ impl Shard {
         self.passes.recheck.is_some()
     }
 
-    fn recheck_one(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
-        let who = self.who(idx);
-        let pass = self.passes.get(idx);
+    /// Whether somebody who comes in is out by the rules of this shard, which may be newer than those by which it was let in.
+    pub(super) fn is_out(&self, client_id: &str, identity: &Identity) -> bool {
+        let access = &self.passes.access;
+        let (tenant, token) = (&*identity.tenant, identity.token.as_deref());
+        access.is_revoked(tenant, client_id, token, identity.issued) || !access.knows_tenant(tenant)
+    }
+
+    /// Whether a session's client is out: itself, its token, its tenant.
+    fn has_been_revoked(&self, idx: SessionIdx) -> bool {
+        let (who, pass) = (self.who(idx), self.passes.get(idx));
         let token = pass.and_then(|pass| pass.token.as_deref());
         let issued = pass.and_then(|pass| pass.issued);
         let access = &self.passes.access;
-        let is_out = access.is_revoked(who.tenant, who.client_id, token, issued)
-            || !access.knows_tenant(who.tenant);
+        access.is_revoked(who.tenant, who.client_id, token, issued)
+            || !access.knows_tenant(who.tenant)
+    }
+
+    /// Whether a session is a user's, and this is another one: nobody takes over what is not theirs.
+    pub(super) fn is_anothers(&self, idx: SessionIdx, identity: &Identity) -> bool {
+        let owner = self.passes.get(idx).and_then(|pass| pass.user.as_deref());
+        owner.is_some_and(|owner| identity.user.as_deref() != Some(owner))
+    }
+
+    fn recheck_one(&mut self, idx: SessionIdx, now: Millis, port: &mut impl Port) {
+        let is_out = self.has_been_revoked(idx);
+        let has_pass = self.passes.get(idx).is_some();
         let is_online = self.sessions[idx].conn().is_some();
         if is_out && is_online {
             self.counters().revoked.add(1);
@@ -254,7 +274,7 @@ impl Shard {
                 // Whoever is out has no say any more, not with a last word either.
                 self.detach(idx, LastWill::Void, now, port);
             }
-        } else if is_online || pass.is_some() {
+        } else if is_online || has_pass {
             // Of a session that is away since before the start it is not known whose it is; its next connection says.
             self.end_forbidden(idx, port);
         }

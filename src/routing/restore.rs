@@ -181,6 +181,8 @@ impl Shard {
             let idx = SessionIdx(at as u32);
             if self.keep.leaving.has(idx) {
                 self.doubt_leaving(idx);
+                self.note_tenant(idx);
+                self.tenant_found(idx);
             } else {
                 self.find_place(idx, &mut lost);
             }
@@ -283,13 +285,18 @@ impl Shard {
         self.shared.queued_bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Whose a session is has to be looked at from now on, if it is a tenant's.
+    fn note_tenant(&self, idx: SessionIdx) {
+        if !Scope::of(self.client_id(idx)).is_default() {
+            self.shared.tenants.store(true, Relaxed);
+        }
+    }
+
     /// A session gets its place in the tables. After a power failure an older one of the same client may still be there.
     fn find_place(&mut self, idx: SessionIdx, lost: &mut Vec<SessionId>) {
         let id = self.id_of(idx);
+        self.note_tenant(idx);
         let client_id = self.client_id(idx);
-        if !Scope::of(client_id).is_default() {
-            self.shared.tenants.store(true, Relaxed);
-        }
         let hash = self.shared.hasher.hash(client_id);
         if let Some(other) = self.find(client_id) {
             let older = if self.id_of(other).serial < id.serial {

@@ -68,7 +68,7 @@ pub(super) struct Store {
 }
 
 /// Where the default tenant's topics begin.
-const BEHIND_TENANTS: &str = "\u{1}";
+const BEHIND_TENANTS: &str = "\0\u{7f}";
 
 /// Some messages of a [`Store`], and where to go on.
 pub(super) type Part = (Vec<Arc<Message>>, Option<Box<str>>);

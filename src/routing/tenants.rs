@@ -213,6 +213,12 @@ impl Shard {
         }
     }
 
+    /// Whether a payload is within the tenant's limit.
+    pub(super) fn may_be_as_large(&self, scope: Scope<'_>, payload: usize) -> bool {
+        let most = limits_of(&self.passes.access, scope.tenant()).max_payload;
+        scope.is_default() || most.is_none_or(|most| payload as u64 <= most)
+    }
+
     /// Whether the session's tenant may publish so much now.
     pub(super) fn tenant_publishes(
         &mut self,

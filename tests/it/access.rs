@@ -556,7 +556,7 @@ fn a_tenants_limits_are_told(reactors: usize) {
         "apps",
         "[[app]]\nkey = \"small\"\nmax_connections = 3\nmax_subscriptions = 4\nmax_payload = 100\nmax_offline_bytes = 4000\n\
          [[app]]\nkey = \"slow\"\npublish_rate = 5\nconnect_rate = 3\n\
-         [[app]]\nkey = \"thin\"\npublish_bytes = 1000\n",
+         [[app]]\nkey = \"thin\"\npublish_bytes = 1000\n[[app]]\nkey = \"-\"\n",
     );
     let mut options = files.options(reactors, "[\"ticket\"]", &["keys", "apps"]);
     options.queue_full = Some("refuse");

@@ -27,7 +27,7 @@ fn access(text: &str) -> Access {
     Access {
         methods: vec![Method::Jwt],
         issuers: issuers(text).unwrap(),
-        any_tenant: true,
+        only_known: false,
         skew: 30,
         ..Access::default()
     }

@@ -33,7 +33,7 @@ fn with_methods(methods: &[Method]) -> Access {
         methods: methods.to_vec(),
         keys: keys(&key("k1", "HS256", 1, true)).unwrap(),
         passwords: passwords(&format!("ann:shop:{hash}\n")).unwrap(),
-        any_tenant: true,
+        only_known: false,
         ..Access::default()
     }
 }
@@ -56,17 +56,28 @@ fn asked(decision: Decision) -> Question {
 }
 
 #[test]
-fn open_admits_who_has_no_password_and_nobody_else() {
-    let access = with_methods(&[Method::Open]);
-    assert_eq!(admitted(ask(&access, None, None)), Identity::default());
-    // A name alone proves nothing.
-    assert_eq!(admitted(ask(&access, Some("ann"), None)).user, None);
-    for password in [&b""[..], b"right", b"\xff", b"a.b.c"] {
-        let decision = ask(&access, Some("ann"), Some(password));
+fn open_alone_asks_nobody_and_beside_others_admits_who_has_no_password() {
+    let passwords = [&b""[..], b"right", b"\xff", b"a.b.c"];
+    let alone = with_methods(&[Method::Open]);
+    let beside = with_methods(&[Method::Open, Method::Ticket]);
+    for access in [&alone, &beside] {
+        assert_eq!(admitted(ask(access, None, None)), Identity::default());
+        // A name alone proves nothing.
+        assert_eq!(admitted(ask(access, Some("ann"), None)).user, None);
+    }
+    for password in passwords {
+        let admitted = admitted(ask(&alone, Some("ann"), Some(password)));
+        assert_eq!(
+            admitted,
+            Identity::default(),
+            "whatever is presented proves nothing"
+        );
+        let decision = ask(&beside, Some("ann"), Some(password));
         assert_eq!(refused(decision), Denied::BadCredentials);
     }
-    let token = access.keys.sign(&claims()).unwrap();
-    let decision = ask(&access, None, Some(token.as_bytes()));
+    let others = with_methods(&[Method::Open, Method::PasswordFile]);
+    let token = others.keys.sign(&claims()).unwrap();
+    let decision = ask(&others, None, Some(token.as_bytes()));
     assert_eq!(refused(decision), Denied::BadCredentials, "tickets are off");
 }
 
@@ -247,7 +258,7 @@ fn apps_have_secrets_and_limits() {
         .fold(String::new(), |hex, byte| hex + &format!("{byte:02X}"));
     let apps = apps(&format!(
         "[[app]]\nkey = \"shop\"\nsecrets = [\"a very long secret\", \"sha256:{hex}\"]\nmax_connections = 5\n\
-         [[app]]\nkey = \"-\"\nmax_payload = 9\n"
+         [[app]]\nkey = \"-\"\n"
     ))
     .unwrap();
     for secret in ["a very long secret", "another long secret"] {
@@ -271,7 +282,13 @@ fn apps_have_secrets_and_limits() {
         (limits.max_connections, limits.connect_rate),
         (Some(5), None)
     );
-    assert_eq!(apps.get("").unwrap().limits.max_payload, Some(9));
+    assert_eq!(apps.get("").unwrap().limits.max_payload, None);
+    let limited =
+        Apps::parse(Path::new("apps"), "[[app]]\nkey = \"-\"\nmax_payload = 9\n").unwrap_err();
+    assert!(
+        limited.to_string().contains("those of [mqtt] hold"),
+        "{limited}"
+    );
     assert_eq!(apps.iter().count(), 2);
 }
 

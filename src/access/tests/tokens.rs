@@ -13,7 +13,7 @@ fn ticketed(keys: Keys) -> Access {
     Access {
         methods: vec![Method::Ticket],
         keys,
-        any_tenant: true,
+        only_known: false,
         skew: 30,
         ..Access::default()
     }
@@ -387,7 +387,7 @@ fn a_token_that_is_too_long_is_neither_signed_nor_looked_at() {
 #[test]
 fn a_tenant_that_is_not_in_the_apps_file_is_refused() {
     let mut access = one_key();
-    access.any_tenant = false;
+    access.only_known = true;
     let token = |app: Option<&str>| {
         let app = app.map(str::to_owned);
         one_key().keys().sign(&Claims { app, ..claims() }).unwrap()
@@ -396,9 +396,10 @@ fn a_tenant_that_is_not_in_the_apps_file_is_refused() {
         refused(ask(&access, &token(Some("shop")))),
         Denied::NotAuthorized
     );
-    // The default tenant needs no line.
+    assert_eq!(refused(ask(&access, &token(None))), Denied::NotAuthorized);
+    let apps = "[[app]]\nkey = \"shop\"\n[[app]]\nkey = \"-\"";
+    access.apps = Apps::parse(Path::new("apps"), apps).unwrap();
     admitted(ask(&access, &token(None)));
-    access.apps = Apps::parse(Path::new("apps"), "[[app]]\nkey = \"shop\"").unwrap();
     admitted(ask(&access, &token(Some("shop"))));
     assert_eq!(
         refused(ask(&access, &token(Some("shoq")))),
