@@ -32,8 +32,8 @@ pub(super) enum Wait {
     Connack(SessionId, ConnId, Box<[u8]>),
     /// A packet for a client.
     Packet(SessionId, ConnId, Box<[u8]>),
-    /// Messages of a queue, up to this number.
-    Ready(SessionId, u32),
+    /// Messages of a queue, up to this number, for this connection.
+    Ready(SessionId, ConnId, u32),
     /// The filters of a SUBSCRIBE.
     Known(Arc<Known>),
 }
@@ -137,7 +137,9 @@ impl Shard {
                         self.send(idx, &packet, port);
                     }
                 }
-                Wait::Ready(session, upto) => self.ready(session, upto, now, port),
+                Wait::Ready(session, conn, upto) => {
+                    self.ready(session, conn, upto, now, port);
+                }
                 Wait::Known(known) => self.now_known(Some(known), now, port),
             }
         }
