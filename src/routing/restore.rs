@@ -15,6 +15,7 @@ use slab::Slab;
 use super::keep::Keep;
 use super::mail::{Known, Mail};
 use super::port::Port;
+use super::stored::{NUMBERS, distance, last_id_before};
 use super::{Shard, Shared};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ReactorId, SessionId, SessionIdx};
@@ -137,6 +138,20 @@ fn restored_will(shard: &Shard, will: &durable::Will<'_>) -> Will {
     }
 }
 
+/// The first message that was never sent, as the session's record says, in a queue that may be shorter by now.
+fn within(head: u32, tail: u32, next: u32) -> u32 {
+    let ahead = distance(head, next);
+    if ahead <= distance(head, tail) {
+        next
+    } else if u64::from(ahead) < NUMBERS / 2 {
+        // What was sent last is done, and its record gone: all that is left was sent.
+        tail
+    } else {
+        // What was next then is done, or dropped: nothing that is left was sent.
+        head
+    }
+}
+
 impl Shard {
     /// A shard that goes on from its store. [`Shard::restored`] follows when all shards are that far.
     pub fn restore(
@@ -237,7 +252,7 @@ impl Shard {
             && self.keep.store.queue(id.idx).is_none()
         {
             // Its numbers go on where they were: what is said of them holds for the messages to come.
-            session.last_id = super::stored::last_id_before(next);
+            session.last_id = last_id_before(next);
         }
         self.restore_queue(id.idx, unsent);
         Some(session)
@@ -251,11 +266,8 @@ impl Shard {
             return;
         };
         let (head, tail) = (queue.head(), queue.tail());
-        let within =
-            |seq: u32| super::stored::distance(head, seq) <= super::stored::distance(head, tail);
         queue.sent_before = match unsent {
-            Some(seq) if within(seq) => seq,
-            Some(_) => head,
+            Some(next) => within(head, tail, next),
             None if self.keep.disk => tail,
             None => {
                 let (mut seq, mut flying) = (head, 0);
@@ -535,5 +547,29 @@ impl Shard {
         session
             .until()
             .is_some_and(|until| until <= now.tick() && until != Tick(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_known_of_a_queue_whose_ends_are_gone() {
+        let last = u32::MAX - 1;
+        for (head, tail, next, sent_before) in [
+            (5, 9, 5, 5),
+            (5, 9, 7, 7),
+            (5, 9, 9, 9),
+            // The last ones were sent and are done.
+            (5, 9, 12, 9),
+            (last, 3, 6, 3),
+            // Those that were next were dropped.
+            (5, 9, 3, 5),
+            (1, 3, last, 1),
+        ] {
+            let found = within(head, tail, next);
+            assert_eq!(found, sent_before, "{next} in {head}..{tail}");
+        }
     }
 }
