@@ -255,6 +255,9 @@ impl Shard {
             self.regroup(&message, &key, now, port);
         }
         if let Some(flow) = session.flow {
+            for (_, token) in flow.receipts.incoming() {
+                token.inspect(|token| self.shared.doubts.close(*token));
+            }
             self.counters().queued.sub(flow.queued() as u64);
             for (delivery, was_held) in flow.into_undelivered() {
                 if let Some(key) = &delivery.group {

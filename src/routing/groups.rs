@@ -408,7 +408,8 @@ impl Shard {
         picked
     }
 
-    /// A member's session ended before it had taken a message: another member gets it (section 4.8.2). Its publisher has been told already.
+    /// A member's session ended before it had taken a message: another member gets it (section 4.8.2). Its publisher is not told of that; but it
+    /// may not have been told of the first time either, and send it again after a crash.
     pub(super) fn regroup(
         &mut self,
         message: &Arc<Message>,
@@ -420,7 +421,9 @@ impl Shard {
             return;
         }
         if let Some(picked) = self.pick_again(message, key) {
-            let message = Arc::new(message.without_publisher());
+            let mut copy = message.without_publisher();
+            copy.token = message.token;
+            let message = Arc::new(copy);
             self.post_to_group(&message, key, picked, 0, now, port);
             self.settle(&message, port);
         }

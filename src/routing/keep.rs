@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::port::Port;
 use super::waits::Waits;
-use super::{Sessions, Shard, groups, restore, stored};
+use super::{Sessions, Shard, doubts, groups, restore, stored};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits;
@@ -43,6 +43,8 @@ pub(super) struct Keep {
     pub(super) cleaning: bool,
     /// What is left of a start.
     pub(super) restoring: restore::Restoring,
+    /// What the sessions had of messages that may come again.
+    pub(super) hads: doubts::Hads,
     /// For records.
     scratch: Vec<u8>,
 }
@@ -62,6 +64,7 @@ impl Keep {
             unreadable: 0,
             cleaning: false,
             restoring: restore::Restoring::default(),
+            hads: doubts::Hads::default(),
             scratch: Vec::new(),
         }
     }
@@ -107,7 +110,7 @@ struct Parts<'a> {
     ids: &'a Arena,
     index: &'a Index,
     groups: &'a groups::Groups,
-    restoring: &'a restore::Restoring,
+    hads: &'a doubts::Hads,
 }
 
 fn stored_will(will: &Will) -> durable::Will<'_> {
@@ -145,7 +148,7 @@ impl Parts<'_> {
                 .map(stored_will),
             will_due,
             incoming: receipts.map_or_else(Vec::new, |receipts| receipts.incoming().collect()),
-            had: self.restoring.had(SessionId {
+            had: self.hads.of(SessionId {
                 idx,
                 serial: session.serial.get(),
             }),
@@ -187,7 +190,7 @@ impl Shard {
             ids: &self.ids,
             index: &self.index,
             groups: &self.groups,
-            restoring: &self.keep.restoring,
+            hads: &self.keep.hads,
         };
         parts.describe(idx, None, None, None, &mut state);
         let done = self.keep.store.create(session, &state);
@@ -280,7 +283,7 @@ impl Shard {
                 ids: &self.ids,
                 index: &self.index,
                 groups: &self.groups,
-                restoring: &self.keep.restoring,
+                hads: &self.keep.hads,
             };
             let times = (self.keep.epoch, limits::TICK_MILLIS);
             let unix = |at: Tick| match at {

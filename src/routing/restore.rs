@@ -9,7 +9,6 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use hashbrown::HashMap;
 use slab::Slab;
 
 use super::keep::Keep;
@@ -68,24 +67,9 @@ pub(super) struct Restoring {
     /// Messages wait.
     pub(super) holds: bool,
     early: VecDeque<Arc<Message>>,
-    /// Of messages that their publishers may send again: those that a session has or had.
-    had: HashMap<SessionId, Vec<Had>>,
 }
 
-/// A message in doubt that a session has or had, and the group that chose it.
-type Had = (u64, Option<GroupKey>);
-
 impl Restoring {
-    /// What a session had of what is in doubt, for its state.
-    pub(super) fn had(&self, session: SessionId) -> Vec<durable::Had<'_>> {
-        let known = self.had.get(&session).map_or(&[][..], Vec::as_slice);
-        let had = known.iter().map(|(token, group)| durable::Had {
-            token: *token,
-            group: group.as_ref().map(|key| (&*key.group, &*key.path)),
-        });
-        had.collect()
-    }
-
     fn put_pending(&mut self, idx: SessionIdx) {
         let word = idx.index() / 64;
         if self.pending.len() <= word {
@@ -226,18 +210,10 @@ impl Shard {
             extras.will = Some(will);
             extras.will_due = Some(due);
         }
-        let had = core.had.iter().map(|had| {
-            let group = had.group.map(|(group, path)| GroupKey {
-                group: group.into(),
-                path: path.into(),
-            });
-            (had.token, group)
-        });
-        let had: Vec<Had> = had.collect();
         let unsent = core.unsent;
         for (name, token) in core.incoming.clone() {
             if let Some(token) = token {
-                self.shared.doubts.lock().expect("no panic").insert(token);
+                self.shared.doubts.open(token);
             }
             if let Some(name) = PacketId::new(name) {
                 self.receipts = self.receipts.wrapping_add(1);
@@ -245,9 +221,7 @@ impl Shard {
                 session.flow_mut().receipts.restore(name, token, receipt);
             }
         }
-        if !had.is_empty() {
-            self.keep.restoring.had.insert(id, had);
-        }
+        self.keep.hads.restore(id, &core.had);
         if let Some(next) = unsent
             && self.keep.store.queue(id.idx).is_none()
         {
@@ -373,64 +347,8 @@ impl Shard {
 
     /// All shards have their sessions: who has the messages that are in doubt is found out, before any client can send them again.
     pub fn restored(&mut self) {
-        let doubts = self.shared.doubts.lock().expect("no panic").clone();
-        let Keep {
-            store, restoring, ..
-        } = &mut self.keep;
-        restoring.had.retain(|_, known| {
-            known.retain(|(token, _)| doubts.contains(token));
-            !known.is_empty()
-        });
-        if !doubts.is_empty() {
-            let mut fresh = Vec::new();
-            store.walk_entries(|session, _, item| {
-                let Some(token) = Body::token_of(item.body).filter(|token| doubts.contains(token))
-                else {
-                    return;
-                };
-                let group = durable::Meta::read(item.meta)
-                    .ok()
-                    .and_then(|meta| meta.group);
-                let group = group.map(|(group, path)| GroupKey { group, path });
-                let known = restoring.had.entry(session).or_default();
-                if !known.contains(&(token, group.clone())) {
-                    known.push((token, group.clone()));
-                    fresh.push((session, token, group));
-                }
-            });
-            // The records of what is done may go before the publisher is back, and the server may die again. If there is no room for the notes,
-            // the records stay too, for then nothing is cleaned.
-            let mut note = Vec::new();
-            for (session, token, group) in fresh {
-                note.clear();
-                let group = group.as_ref().map(|key| (&*key.group, &*key.path));
-                durable::Note::Had(durable::Had { token, group }).write(&mut note);
-                let _ = store.note(session, &note);
-            }
-            let groups = restoring.had.values().flatten();
-            let groups = groups.filter_map(|(token, group)| Some((*token, group.clone()?)));
-            let mut known = self.shared.doubtful_groups.lock().expect("no panic");
-            known.extend(groups);
-        }
+        self.find_doubts();
         self.keep.restoring.holds = self.shared.is_loading();
-    }
-
-    /// Whether a session has a message that its publisher sends again after the server has died.
-    pub(super) fn has_already(&self, idx: SessionIdx, message: &Message) -> bool {
-        message.token.is_some_and(|token| {
-            let session = self.id_of(idx);
-            let known = self.keep.restoring.had.get(&session);
-            known.is_some_and(|known| known.iter().any(|(had, _)| *had == token.get()))
-        })
-    }
-
-    /// The same of a member of a group.
-    pub(super) fn group_has_already(&self, key: &GroupKey, message: &Message) -> bool {
-        let doubtful = message.token.filter(|_| message.doubtful);
-        doubtful.is_some_and(|token| {
-            let known = self.shared.doubtful_groups.lock().expect("no panic");
-            known.contains(&(token.get(), key.clone()))
-        })
     }
 
     /// Loads a session's subscriptions, unless they are.

@@ -308,6 +308,7 @@ impl Shard {
             }
             Answer::Of(seq, _) => {
                 self.note_progress(idx);
+                self.note_had(idx, seq);
                 self.record_received(idx, seq, port);
                 Acked::Release
             }

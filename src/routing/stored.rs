@@ -379,6 +379,7 @@ impl Shard {
             self.queue_shrank(id.idx, bytes);
         }
         self.keep.store.remove(id);
+        self.keep.hads.forget(id);
         self.keep.changed = true;
     }
 

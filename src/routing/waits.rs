@@ -26,8 +26,8 @@ pub(super) enum Wait {
     Route(Arc<Message>),
     /// A message is in all queues here.
     Settle(Arc<Message>),
-    /// It is recorded that everybody has a QoS 2 message of a client.
-    Held(SessionId, Receipt, Outcome),
+    /// It is recorded that everybody has a QoS 2 message of a client, which had this token.
+    Held(SessionId, Receipt, Outcome, Option<u64>),
     /// The CONNACK of a session that has begun: the one before it must not come back.
     Connack(SessionId, ConnId, Box<[u8]>),
     /// A packet for a client.
@@ -117,7 +117,10 @@ impl Shard {
                     self.settle(&message, port);
                 }
                 Wait::Settle(message) => self.settle_now(&message, port),
-                Wait::Held(session, receipt, outcome) => {
+                Wait::Held(session, receipt, outcome, token) => {
+                    if let Some(token) = token {
+                        self.shared.doubts.close(token);
+                    }
                     self.settled_now(session, receipt, outcome, port);
                 }
                 Wait::Connack(session, conn, packet) => {
