@@ -174,7 +174,13 @@ impl Shard {
             .note(self.id_of(idx), &note)
             .map_err(|_| Fault::quota())?;
         let session = &mut self.sessions[idx];
-        session.flow_mut().receipts.release(id);
+        let receipts = &mut session.flow_mut().receipts;
+        // One that doesn't wait for its PUBREC does not send it again either.
+        let token = receipts.incoming().find(|(held, _)| *held == id.get());
+        if let Some((_, Some(token))) = token {
+            self.shared.doubts.close(token);
+        }
+        receipts.release(id);
         session.tidy();
         self.send_when_synced(idx, &ack::plain(PacketType::Pubcomp, id), port);
         Ok(())

@@ -255,6 +255,9 @@ impl Shard {
             self.ids.remove(session.client_id);
         }
         if let Some(flow) = flow {
+            for (_, token) in flow.receipts.incoming() {
+                token.inspect(|token| self.shared.doubts.close(*token));
+            }
             self.counters().queued.sub(flow.queued() as u64);
             for (delivery, is_held) in flow.into_undelivered() {
                 self.hand_on(&delivery, is_held, now, port);
@@ -272,7 +275,10 @@ impl Shard {
             }
             self.settle(&delivery.message, port);
         } else if let Some(key) = &delivery.group {
-            let message = Arc::new(delivery.message.without_publisher());
+            let mut message = delivery.message.without_publisher();
+            // Its publisher may not have been told, and send it again after a crash.
+            message.token = delivery.message.token;
+            let message = Arc::new(message);
             self.pass_on(&message, key, now, port);
             self.settle(&message, port);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::port::Port;
 use super::waits::Waits;
-use super::{Sessions, Shard, groups, leaving, restore, stored};
+use super::{Sessions, Shard, doubts, groups, leaving, restore, stored};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits;
@@ -45,6 +45,8 @@ pub(super) struct Keep {
     pub(super) cleaning: bool,
     /// What is left of a start.
     pub(super) restoring: restore::Restoring,
+    /// What the sessions had of messages that may come again.
+    pub(super) hads: doubts::Hads,
     /// For records.
     scratch: Vec<u8>,
 }
@@ -65,6 +67,7 @@ impl Keep {
             unreadable: 0,
             cleaning: false,
             restoring: restore::Restoring::default(),
+            hads: doubts::Hads::default(),
             scratch: Vec::new(),
         }
     }
@@ -110,8 +113,8 @@ struct Parts<'a> {
     ids: &'a Arena,
     index: &'a Index,
     groups: &'a groups::Groups,
-    restoring: &'a restore::Restoring,
     leaving: &'a leaving::Leaving,
+    hads: &'a doubts::Hads,
 }
 
 fn stored_will(will: &Will) -> durable::Will<'_> {
@@ -150,7 +153,7 @@ impl Parts<'_> {
                 .map(stored_will),
             will_due,
             incoming: receipts.map_or_else(Vec::new, |receipts| receipts.incoming().collect()),
-            had: self.restoring.had(SessionId {
+            had: self.hads.of(SessionId {
                 idx,
                 serial: session.serial.get(),
             }),
@@ -192,8 +195,8 @@ impl Shard {
             ids: &self.ids,
             index: &self.index,
             groups: &self.groups,
-            restoring: &self.keep.restoring,
             leaving: &self.keep.leaving,
+            hads: &self.keep.hads,
         };
         parts.describe(idx, None, None, None, &mut state);
         let done = self.keep.store.create(session, &state);
@@ -289,8 +292,8 @@ impl Shard {
                 ids: &self.ids,
                 index: &self.index,
                 groups: &self.groups,
-                restoring: &self.keep.restoring,
                 leaving: &self.keep.leaving,
+                hads: &self.keep.hads,
             };
             let times = (self.keep.epoch, limits::TICK_MILLIS);
             let unix = |at: Tick| match at {

@@ -12,15 +12,15 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::Shard;
 use super::port::Port;
 use super::stored::{distance, meta, unsent};
 use super::waits::Wait;
-use super::{Shard, Shared};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits::{LEAVING_RETRY_MILLIS, LEAVING_SLICE, LEAVING_WINDOW};
 use crate::session::durable::{Body, Meta, Note};
-use crate::session::message::{Message, Outcome, Publisher, Receipt};
+use crate::session::message::{Outcome, Publisher, Receipt};
 use crate::store::{Queue, State, Store};
 use crate::topic::GroupKey;
 use crate::wire::Qos;
@@ -88,25 +88,6 @@ impl Leaving {
 pub(super) fn goes_on(queue: &Queue, seq: u32, twice: bool) -> bool {
     let was_sent = distance(queue.head(), seq) < distance(queue.head(), unsent(queue));
     queue.state(seq) == State::Waiting && !(twice && was_sent)
-}
-
-impl Shared {
-    /// A message that may have been routed to a group before the server died is to be routed to it: true if it was, or if it is taken to be from now on.
-    pub(super) fn claims(&self, key: &GroupKey, message: &Message) -> bool {
-        message
-            .token
-            .filter(|_| message.doubtful)
-            .is_some_and(|token| {
-                let mut known = self.doubtful_groups.lock().expect("no panic");
-                !known.insert((token.get(), key.clone()))
-            })
-    }
-
-    /// It was not taken.
-    fn gives_up(&self, key: GroupKey, token: u64) {
-        let mut known = self.doubtful_groups.lock().expect("no panic");
-        known.remove(&(token, key));
-    }
 }
 
 impl Shard {
@@ -224,7 +205,7 @@ impl Shard {
         });
         self.left_mut(idx).waiting += 1;
         let message = Arc::new(message);
-        if !self.shared.claims(&key, &message) {
+        if !self.shared.doubts.claims(&key, &message) {
             self.pass_on(&message, &Arc::new(key), now, port);
         }
         self.settle(&message, port);
@@ -242,7 +223,7 @@ impl Shard {
                 && let Some((body, key)) = of_group(&self.keep.store, idx, seq)
                 && let Some(token) = body.token
             {
-                self.shared.gives_up(key, token);
+                self.shared.doubts.gives_up(key, token);
             }
         } else {
             self.finish(idx, seq);
@@ -279,13 +260,13 @@ impl Shard {
         let Some(queue) = self.keep.store.queue(idx) else {
             return;
         };
-        let mut doubts = self.shared.doubts.lock().expect("no panic");
+        let doubts = &self.shared.doubts;
         let mut seq = queue.head();
         while seq != queue.tail() {
             if let Some((body, _)) = of_group(&self.keep.store, idx, seq)
                 && body.qos == Qos::ExactlyOnce
             {
-                doubts.extend(body.token);
+                body.token.inspect(|token| doubts.open(*token));
             }
             seq = Queue::after(seq);
         }

@@ -17,6 +17,7 @@
 //! | `publish`, `acks` | messages from clients, and acknowledgements both ways |
 //! | `fanout`, `deliver`, `frames` | to local subscribers, in slices; to one session; encoded once |
 //! | `keep`, `stored`, `sending`, `waits`, `restore` | durable sessions: their records; what goes into their queues, and out; what waits for the disk; after a restart |
+//! | `doubts` | QoS 2 messages that come again if the server dies, and who had them |
 //! | `subscribe`, `groups`, `retained` | SUBSCRIBE and UNSUBSCRIBE; shared subscriptions; retained messages |
 //! | `passes`, `tenants` | as whom a session is and what it may do; what its tenant may have |
 //! | `system`, `census` | `$SYS`; what a shard holds |
@@ -27,6 +28,7 @@ mod census;
 mod connect;
 mod deliver;
 mod depart;
+mod doubts;
 mod drive;
 mod fanout;
 mod frames;
@@ -49,10 +51,10 @@ mod waits;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::clock::{Millis, Tick};
@@ -65,9 +67,7 @@ use crate::store::Store;
 use crate::sys::prefetch;
 use crate::topic::arena::Arena;
 use crate::topic::table::Table;
-use crate::topic::{
-    Entry, FilterId, GroupKey, Index, Marks, Masks, Own, Routes, Scope, TopicHasher,
-};
+use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, Scope, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
 use port::CloseCause;
@@ -76,7 +76,7 @@ pub use census::Census;
 pub use greet::{Greeting, greet, home};
 pub use restore::Kept;
 
-/// What all shards of a server see: nothing but atomics and what never changes.
+/// What all shards of a server see: atomics, what never changes, and little else.
 #[derive(Debug)]
 pub struct Shared {
     /// Which reactors may have a subscriber to an exact topic.
@@ -101,9 +101,8 @@ pub struct Shared {
     queued_bytes: AtomicU64,
     /// Shards that have not loaded the subscriptions of their sessions.
     loading: AtomicUsize,
-    /// Messages that were under way when the server died, and the groups of which a member has or had them.
-    doubts: Mutex<HashSet<u64>>,
-    doubtful_groups: Mutex<HashSet<(u64, GroupKey)>>,
+    /// Messages that their publishers send again if the server dies.
+    doubts: doubts::Doubts,
     reactors: usize,
 }
 
@@ -124,8 +123,7 @@ impl Shared {
             queued: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),
             loading: AtomicUsize::new(0),
-            doubts: Mutex::default(),
-            doubtful_groups: Mutex::default(),
+            doubts: doubts::Doubts::default(),
             reactors,
         }
     }

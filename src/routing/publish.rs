@@ -209,6 +209,9 @@ impl Shard {
             message.doubtful = true;
             return true;
         }
+        if let Some(given_up) = known {
+            self.shared.doubts.close(given_up);
+        }
         let token = NonZeroU64::new(self.random()).unwrap_or(NonZeroU64::MIN);
         message.token = Some(token);
         let note = Note::Took {
@@ -245,6 +248,9 @@ impl Shard {
             let token = message.token.map(NonZeroU64::get);
             if !receipts.take(id, message.qos, receipt, token) {
                 return Err(Fault::quota());
+            }
+            if let Some(token) = token {
+                self.shared.doubts.open(token);
             }
             if token.is_some() && self.must_queue() {
                 self.await_sync(Wait::Route(Arc::clone(message)));
@@ -390,7 +396,7 @@ impl Shard {
             }
         }
         for (picked, key) in groups {
-            if self.shared.claims(&key, message) {
+            if self.shared.doubts.claims(&key, message) {
                 message.mark_matched();
             } else {
                 self.post_to_group(message, &key, picked, 0, now, port);
@@ -512,16 +518,22 @@ impl Shard {
         if outcome.is_error() {
             // Not recorded it stays in doubt, and the client's next attempt, which is a new message, ends that.
             let _ = self.keep.note(session, &Note::Freed { id });
+            if let Some(token) = flow.receipts.token(receipt) {
+                self.shared.doubts.close(token);
+            }
             return true;
         }
         if self.keep.note(session, &Note::Held { id }).is_err() {
             self.keep.unheld.push((session, receipt, outcome));
             return false;
         }
-        flow.receipts.recorded(receipt);
+        let token = flow.receipts.recorded(receipt);
         if self.must_wait() {
-            self.await_sync(Wait::Held(session, receipt, outcome));
+            self.await_sync(Wait::Held(session, receipt, outcome, token));
             return false;
+        }
+        if let Some(token) = token {
+            self.shared.doubts.close(token);
         }
         true
     }

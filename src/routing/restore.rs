@@ -9,13 +9,12 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use hashbrown::HashMap;
 use slab::Slab;
 
 use super::keep::Keep;
-use super::leaving::goes_on;
 use super::mail::{Known, Mail};
 use super::port::Port;
+use super::stored::{NUMBERS, distance, last_id_before};
 use super::{Shard, Shared};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ReactorId, SessionId, SessionIdx};
@@ -68,24 +67,9 @@ pub(super) struct Restoring {
     /// Messages wait.
     pub(super) holds: bool,
     early: VecDeque<Arc<Message>>,
-    /// Of messages that their publishers may send again: those that a session has or had.
-    had: HashMap<SessionId, Vec<Had>>,
 }
 
-/// A message in doubt that a session has or had, and the group that chose it.
-type Had = (u64, Option<GroupKey>);
-
 impl Restoring {
-    /// What a session had of what is in doubt, for its state.
-    pub(super) fn had(&self, session: SessionId) -> Vec<durable::Had<'_>> {
-        let known = self.had.get(&session).map_or(&[][..], Vec::as_slice);
-        let had = known.iter().map(|(token, group)| durable::Had {
-            token: *token,
-            group: group.as_ref().map(|key| (&*key.group, &*key.path)),
-        });
-        had.collect()
-    }
-
     fn put_pending(&mut self, idx: SessionIdx) {
         let word = idx.index() / 64;
         if self.pending.len() <= word {
@@ -135,6 +119,20 @@ fn restored_will(shard: &Shard, will: &durable::Will<'_>) -> Will {
         message,
         expiry: will.expiry,
         delay: will.delay,
+    }
+}
+
+/// The first message that was never sent, as the session's record says, in a queue that may be shorter by now.
+fn within(head: u32, tail: u32, next: u32) -> u32 {
+    let ahead = distance(head, next);
+    if ahead <= distance(head, tail) {
+        next
+    } else if u64::from(ahead) < NUMBERS / 2 {
+        // What was sent last is done, and its record gone: all that is left was sent.
+        tail
+    } else {
+        // What was next then is done, or dropped: nothing that is left was sent.
+        head
     }
 }
 
@@ -219,18 +217,10 @@ impl Shard {
             extras.will = Some(will);
             extras.will_due = Some(due);
         }
-        let had = core.had.iter().map(|had| {
-            let group = had.group.map(|(group, path)| GroupKey {
-                group: group.into(),
-                path: path.into(),
-            });
-            (had.token, group)
-        });
-        let had: Vec<Had> = had.collect();
         let (unsent, ended) = (core.unsent, core.ended);
         for (name, token) in core.incoming.clone() {
             if let Some(token) = token {
-                self.shared.doubts.lock().expect("no panic").insert(token);
+                self.shared.doubts.open(token);
             }
             if let Some(name) = PacketId::new(name) {
                 self.receipts = self.receipts.wrapping_add(1);
@@ -238,14 +228,12 @@ impl Shard {
                 session.flow_mut().receipts.restore(name, token, receipt);
             }
         }
-        if !had.is_empty() {
-            self.keep.restoring.had.insert(id, had);
-        }
+        self.keep.hads.restore(id, &core.had);
         if let Some(next) = unsent
             && self.keep.store.queue(id.idx).is_none()
         {
             // Its numbers go on where they were: what is said of them holds for the messages to come.
-            session.last_id = super::stored::last_id_before(next);
+            session.last_id = last_id_before(next);
         }
         self.restore_queue(id.idx, unsent);
         if ended {
@@ -262,11 +250,8 @@ impl Shard {
             return;
         };
         let (head, tail) = (queue.head(), queue.tail());
-        let within =
-            |seq: u32| super::stored::distance(head, seq) <= super::stored::distance(head, tail);
         queue.sent_before = match unsent {
-            Some(seq) if within(seq) => seq,
-            Some(_) => head,
+            Some(next) => within(head, tail, next),
             None if self.keep.disk => tail,
             None => {
                 let (mut seq, mut flying) = (head, 0);
@@ -380,67 +365,8 @@ impl Shard {
 
     /// All shards have their sessions: who has the messages that are in doubt is found out, before any client can send them again.
     pub fn restored(&mut self) {
-        let doubts = self.shared.doubts.lock().expect("no panic").clone();
-        let Keep {
-            store,
-            restoring,
-            leaving,
-            ..
-        } = &mut self.keep;
-        restoring.had.retain(|_, known| {
-            known.retain(|(token, _)| doubts.contains(token));
-            !known.is_empty()
-        });
-        if !doubts.is_empty() {
-            let mut fresh = Vec::new();
-            store.walk_entries(|session, seq, item| {
-                let Some(token) = Body::token_of(item.body).filter(|token| doubts.contains(token))
-                else {
-                    return;
-                };
-                // What one that is over has for others it does not have itself.
-                let twice = super::stored::twice(&item);
-                if leaving.has(session.idx)
-                    && store
-                        .queue(session.idx)
-                        .is_some_and(|queue| goes_on(queue, seq, twice))
-                {
-                    return;
-                }
-                let group = durable::Meta::read(item.meta)
-                    .ok()
-                    .and_then(|meta| meta.group);
-                let group = group.map(|(group, path)| GroupKey { group, path });
-                let known = restoring.had.entry(session).or_default();
-                if !known.contains(&(token, group.clone())) {
-                    known.push((token, group.clone()));
-                    fresh.push((session, token, group));
-                }
-            });
-            // The records of what is done may go before the publisher is back, and the server may die again. If there is no room for the notes,
-            // the records stay too, for then nothing is cleaned.
-            let mut note = Vec::new();
-            for (session, token, group) in fresh {
-                note.clear();
-                let group = group.as_ref().map(|key| (&*key.group, &*key.path));
-                durable::Note::Had(durable::Had { token, group }).write(&mut note);
-                let _ = store.note(session, &note);
-            }
-            let groups = restoring.had.values().flatten();
-            let groups = groups.filter_map(|(token, group)| Some((*token, group.clone()?)));
-            let mut known = self.shared.doubtful_groups.lock().expect("no panic");
-            known.extend(groups);
-        }
+        self.find_doubts();
         self.keep.restoring.holds = self.shared.is_loading();
-    }
-
-    /// Whether a session has a message that its publisher sends again after the server has died.
-    pub(super) fn has_already(&self, idx: SessionIdx, message: &Message) -> bool {
-        message.token.is_some_and(|token| {
-            let session = self.id_of(idx);
-            let known = self.keep.restoring.had.get(&session);
-            known.is_some_and(|known| known.iter().any(|(had, _)| *had == token.get()))
-        })
     }
 
     /// Loads a session's subscriptions, unless they are.
@@ -557,5 +483,29 @@ impl Shard {
         session
             .until()
             .is_some_and(|until| until <= now.tick() && until != Tick(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_known_of_a_queue_whose_ends_are_gone() {
+        let last = u32::MAX - 1;
+        for (head, tail, next, sent_before) in [
+            (5, 9, 5, 5),
+            (5, 9, 7, 7),
+            (5, 9, 9, 9),
+            // The last ones were sent and are done.
+            (5, 9, 12, 9),
+            (last, 3, 6, 3),
+            // Those that were next were dropped.
+            (5, 9, 3, 5),
+            (1, 3, last, 1),
+        ] {
+            let found = within(head, tail, next);
+            assert_eq!(found, sent_before, "{next} in {head}..{tail}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::port::Port;
 use super::stored::{IDS, NUMBERS, distance, is_sent, meta, packet_id, twice, unsent};
 use super::waits::Wait;
 use crate::clock::Millis;
-use crate::ids::{SessionId, SessionIdx};
+use crate::ids::{ConnId, SessionId, SessionIdx};
 use crate::session::durable::Body;
 use crate::session::flow::{Acked, Delivery};
 use crate::store::{Queue, State};
@@ -43,7 +43,7 @@ impl Shard {
     /// A new connection: everything that is not done is to be sent again, in order (section 4.4).
     pub(super) fn stored_reconnected(&mut self, idx: SessionIdx) {
         let waits = self.must_wait();
-        let id = self.id_of(idx);
+        let (id, conn) = (self.id_of(idx), self.sessions[idx].conn());
         let Some(queue) = self.keep.store.queue_mut(idx) else {
             return;
         };
@@ -51,16 +51,26 @@ impl Shard {
         queue.sent = queue.head();
         queue.flying = 0;
         let tail = queue.tail();
-        if waits {
-            self.await_sync(Wait::Ready(id, tail));
+        if waits && let Some(conn) = conn {
+            // Nor is what the disk has sent at once: if it is lost that the client was here, nobody knows that it may have been sent.
+            queue.ready = queue.head();
+            self.await_sync(Wait::Ready(id, conn, tail));
         } else {
             queue.ready = tail;
         }
     }
 
-    /// The disk has messages up to this number.
-    pub(super) fn ready(&mut self, id: SessionId, upto: u32, now: Millis, port: &mut impl Port) {
+    /// The disk has messages up to this number, and that the client has this connection.
+    pub(super) fn ready(
+        &mut self,
+        id: SessionId,
+        conn: ConnId,
+        upto: u32,
+        now: Millis,
+        port: &mut impl Port,
+    ) {
         if let Some(idx) = self.live(id)
+            && self.sessions[idx].conn() == Some(conn)
             && let Some(queue) = self.keep.store.queue_mut(idx)
         {
             let head = queue.head();
@@ -201,8 +211,9 @@ impl Shard {
         };
         if let Some(seq) = self.append(idx, &delivery.message, &grant, now)
             && self.keep.disk
+            && let Some(conn) = self.sessions[idx].conn()
         {
-            self.await_sync(Wait::Ready(self.id_of(idx), Queue::after(seq)));
+            self.await_sync(Wait::Ready(self.id_of(idx), conn, Queue::after(seq)));
         }
     }
 
@@ -297,6 +308,7 @@ impl Shard {
             }
             Answer::Of(seq, _) => {
                 self.note_progress(idx);
+                self.note_had(idx, seq);
                 self.record_received(idx, seq, port);
                 Acked::Release
             }

@@ -108,7 +108,7 @@ impl Shard {
         };
         let Some(conn) = conn else { return };
         if self.keep.disk {
-            self.await_sync(Wait::Ready(self.id_of(idx), Queue::after(seq)));
+            self.await_sync(Wait::Ready(self.id_of(idx), conn, Queue::after(seq)));
             return;
         }
         let window = self.sessions[idx].window(self.mqtt().max_inflight);
@@ -382,6 +382,7 @@ impl Shard {
             self.queue_shrank(id.idx, bytes);
         }
         self.keep.store.remove(id);
+        self.keep.hads.forget(id);
         self.keep.changed = true;
     }
 }

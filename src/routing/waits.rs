@@ -26,14 +26,14 @@ pub(super) enum Wait {
     Route(Arc<Message>),
     /// A message is in all queues here.
     Settle(Arc<Message>),
-    /// It is recorded that everybody has a QoS 2 message of a client.
-    Held(SessionId, Receipt, Outcome),
+    /// It is recorded that everybody has a QoS 2 message of a client, which had this token.
+    Held(SessionId, Receipt, Outcome, Option<u64>),
     /// The CONNACK of a session that has begun: the one before it must not come back.
     Connack(SessionId, ConnId, Box<[u8]>),
     /// A packet for a client.
     Packet(SessionId, ConnId, Box<[u8]>),
-    /// Messages of a queue, up to this number.
-    Ready(SessionId, u32),
+    /// Messages of a queue, up to this number, for this connection.
+    Ready(SessionId, ConnId, u32),
     /// That a session is over: what it has for others may go on.
     Leave(SessionId),
     /// The filters of a SUBSCRIBE.
@@ -119,7 +119,10 @@ impl Shard {
                     self.settle(&message, port);
                 }
                 Wait::Settle(message) => self.settle_now(&message, port),
-                Wait::Held(session, receipt, outcome) => {
+                Wait::Held(session, receipt, outcome, token) => {
+                    if let Some(token) = token {
+                        self.shared.doubts.close(token);
+                    }
                     self.settled_now(session, receipt, outcome, port);
                 }
                 Wait::Connack(session, conn, packet) => {
@@ -139,7 +142,9 @@ impl Shard {
                         self.send(idx, &packet, port);
                     }
                 }
-                Wait::Ready(session, upto) => self.ready(session, upto, now, port),
+                Wait::Ready(session, conn, upto) => {
+                    self.ready(session, conn, upto, now, port);
+                }
                 Wait::Leave(session) => self.leave_synced(session),
                 Wait::Known(known) => self.now_known(Some(known), now, port),
             }

@@ -144,13 +144,16 @@ impl Receipts {
         self.unreleased.iter().any(|held| held.id == id)
     }
 
-    /// It is recorded that everybody has this message.
-    pub fn recorded(&mut self, receipt: Receipt) {
-        for held in &mut self.unreleased {
-            if held.receipt == receipt {
-                held.token = None;
-            }
-        }
+    /// The token of a message of which it is not recorded that everybody has it.
+    pub fn token(&self, receipt: Receipt) -> Option<u64> {
+        let held = self.unreleased.iter().find(|held| held.receipt == receipt);
+        held?.token
+    }
+
+    /// It is recorded that everybody has this message: the token that it had until now.
+    pub fn recorded(&mut self, receipt: Receipt) -> Option<u64> {
+        let mut all = self.unreleased.iter_mut();
+        all.find(|held| held.receipt == receipt)?.token.take()
     }
 
     /// QoS 2 messages that the client has not released; with the token, if it is not recorded that everybody has it.
@@ -306,7 +309,9 @@ mod tests {
         receipts.take(id(1), TWICE, Receipt(1), Some(11));
         receipts.take(id(2), TWICE, Receipt(2), Some(12));
         receipts.take(id(3), ONCE, Receipt(3), None);
-        receipts.recorded(Receipt(1));
+        assert_eq!(receipts.token(Receipt(2)), Some(12));
+        assert_eq!(receipts.recorded(Receipt(1)), Some(11));
+        assert_eq!(receipts.recorded(Receipt(1)), None);
         let incoming: Vec<_> = receipts.incoming().collect();
         assert_eq!(incoming, [(1, None), (2, Some(12))]);
         let mut after = Receipts::default();

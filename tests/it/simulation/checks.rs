@@ -202,16 +202,16 @@ impl World {
         }
         let _ = any;
         if !self.model.lossy && message.shared == 0 && !lasting.is_empty() {
-            let mixed = self
-                .model
-                .sessions
-                .iter()
-                .flat_map(|session| &session.subs)
-                .any(|sub| {
-                    sub.group.is_some()
-                        && sub.options.qos == Qos::AtMostOnce
-                        && matches(&sub.path, &message.topic)
-                });
+            let present = self.model.sessions.iter();
+            let present = present.flat_map(|session| &session.subs);
+            // One that was away may have been chosen, and its session may have ended since; or before a crash, and not for the server.
+            let past = self.model.past.iter();
+            let past = past.filter(|sub| sub.until.is_none_or(|until| until >= taken));
+            let mixed = present.chain(past).any(|sub| {
+                sub.group.is_some()
+                    && sub.options.qos == Qos::AtMostOnce
+                    && matches(&sub.path, &message.topic)
+            });
             assert!(
                 mixed,
                 "message {number}: {lasting:?} had a member, and none got it"

@@ -82,6 +82,15 @@ pub(crate) struct Session {
     pub(crate) publishing: HashMap<u16, u32>,
 }
 
+impl Session {
+    /// Whether a message may come through shared subscriptions of which the model does not know.
+    pub(crate) fn may_share(&self, topic: &str) -> bool {
+        let plain = |sub: &Sub| sub.group.is_none() && matches(&sub.path, topic);
+        let is_inbox = bare(topic).starts_with("$inbox/");
+        self.revived && !is_inbox && !self.subs.iter().any(plain)
+    }
+}
+
 /// A connection as the server sees it.
 pub(crate) struct Link {
     pub(crate) client: usize,
@@ -99,6 +108,8 @@ pub(crate) struct Link {
 pub(crate) struct Model {
     pub(crate) messages: Vec<Message>,
     pub(crate) sessions: Vec<Session>,
+    /// Subscriptions of sessions that have ended; without an end, if the server may not know of that.
+    pub(crate) past: Vec<Sub>,
     pub(crate) links: HashMap<usize, Link>,
     pub(crate) step: Step,
     pub(crate) followed: Option<u32>,
@@ -183,6 +194,9 @@ impl Model {
             (will.taken, will.acked) = (will.taken.or(Some(self.step)), None);
             will.again = true;
         }
+        for sub in &mut self.past {
+            sub.until = None;
+        }
         for session in &mut self.sessions {
             session.crashed = true;
             // The one before it may be back.
@@ -213,6 +227,11 @@ impl Model {
             );
             self.messages[number as usize].regrouped = true;
         }
+        let ended = session.subs.into_iter().map(|sub| Sub {
+            until: sub.until.or(Some(self.step)),
+            ..sub
+        });
+        self.past.extend(ended);
     }
 
     /// A shard takes a CONNECT. What Session Present has to be, if that is certain.
