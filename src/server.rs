@@ -15,7 +15,7 @@ use crate::config::resolved::{Config, Durability, Method, Steer};
 use crate::counters::AllCounters;
 use crate::data_dir::DataDir;
 use crate::gate::{Answer, Gate, GateError};
-use crate::ids::{ConnId, ReactorId};
+use crate::ids::ReactorId;
 use crate::limits;
 use crate::logs::{Logs, LogsError};
 use crate::lookup::{Lookup, LookupError, LookupShared, nodes};
@@ -388,8 +388,7 @@ fn start_gate(config: &Config, lines: &Arc<Lines>) -> Result<Option<Arc<Gate>>, 
     }
     let boxes = Arc::clone(&lines.boxes);
     let answer = move |reactor: ReactorId, answer: Answer| {
-        let letter = Letter::Answer(ConnId::from_bits(answer.ticket), answer.result);
-        boxes[reactor.index()].post(letter, limits::ANSWER_PATIENCE);
+        boxes[reactor.index()].post(Letter::Answer(Box::new(answer)), limits::ANSWER_PATIENCE);
     };
     let gate = Gate::start(config, answer).map_err(StartError::Gate)?;
     Ok(Some(Arc::new(gate)))

@@ -11,6 +11,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -32,6 +33,10 @@ pub struct Answer {
     pub ticket: u64,
     /// Come in, or stay out.
     pub result: Result<Identity, Denied>,
+    /// Where the client called from: its connection may be gone by now, and its failure counts all the same.
+    pub address: IpAddr,
+    /// What it called itself.
+    pub client_id: Box<str>,
 }
 
 /// The gate has as many questions as it takes; nobody is let in for it.
@@ -76,8 +81,13 @@ struct Job {
 
 impl Job {
     fn answer(&self, to: &Answerer, result: Result<Identity, Denied>) {
-        let ticket = self.ticket;
-        to(self.reactor, Answer { ticket, result });
+        let answer = Answer {
+            ticket: self.ticket,
+            result,
+            address: self.question.address,
+            client_id: self.question.client_id.clone(),
+        };
+        to(self.reactor, answer);
     }
 }
 

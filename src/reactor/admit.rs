@@ -11,6 +11,7 @@ use super::accept::Next;
 use super::slots::{Flags, State};
 use crate::access::throttle::RetryAfter;
 use crate::access::{Credentials, Decision, Denied, Identity, Question, UnixSeconds};
+use crate::gate::Answer;
 use crate::ids::ConnId;
 use crate::routing::greet::{refusal, refusal_because};
 use crate::routing::port::CloseCause;
@@ -49,7 +50,7 @@ impl Reactor {
         match self.access.authenticate(&credentials, self.unix()) {
             Decision::Admit(identity) => self.place(connect, len, Some(Box::new(identity))),
             Decision::Refuse(denied) => {
-                self.note_failure(&connect, Some(address), denied);
+                self.note_failure(connect.client_id, address, denied);
                 Next::Refuse(self.deny(version, denied))
             }
             Decision::Ask(question) => Next::Ask(question),
@@ -93,15 +94,15 @@ impl Reactor {
         if connect.client_id.is_empty() {
             return Ok(());
         }
-        throttle.admit_client(name(connect), self.now)
+        throttle.admit_client(connect.client_id, self.now)
     }
 
     /// Somebody came with credentials that are not good.
-    fn note_failure(&self, connect: &Connect<'_>, address: Option<IpAddr>, denied: Denied) {
+    fn note_failure(&self, client_id: &str, address: IpAddr, denied: Denied) {
         if denied == Denied::BadCredentials
-            && let (Some(throttle), Some(address)) = (&self.throttle, address)
+            && let Some(throttle) = &self.throttle
         {
-            throttle.failed(address, name(connect), self.now);
+            throttle.failed(address, client_id, self.now);
         }
     }
 
@@ -148,8 +149,16 @@ impl Reactor {
         }
     }
 
-    /// The gate's answer. The connection may be gone.
-    pub(super) fn answered(&mut self, conn: ConnId, answer: Result<Identity, Denied>) {
+    /// The gate's answer. A failure counts whether or not the client has waited for it.
+    pub(super) fn gate_answered(&mut self, answer: Answer) {
+        if let Err(denied) = answer.result {
+            self.note_failure(&answer.client_id, answer.address, denied);
+        }
+        self.answered(ConnId::from_bits(answer.ticket), answer.result);
+    }
+
+    /// It is known whether a connection may come in that has waited for it; it may be gone.
+    fn answered(&mut self, conn: ConnId, answer: Result<Identity, Denied>) {
         let waits = self
             .io
             .connections
@@ -158,7 +167,6 @@ impl Reactor {
             .filter(|slot| slot.state == State::Greeting && slot.flags.has(Flags::PAUSED));
         let Some(slot) = waits else { return };
         slot.flags.put(Flags::PAUSED, false);
-        let address = slot.socket.peer_addr().ok().map(|address| address.ip());
         let kept = self.io.connections.take_greeting(conn);
         let Greeting::Connect { connect, len } = greet(&kept, self.largest_connect()) else {
             debug_assert!(false, "a question is asked about a whole CONNECT");
@@ -167,18 +175,10 @@ impl Reactor {
         };
         let next = match answer {
             Ok(identity) => self.place(connect, len, Some(Box::new(identity))),
-            Err(denied) => {
-                self.note_failure(&connect, address, denied);
-                Next::Refuse(self.deny(connect.version, denied))
-            }
+            Err(denied) => Next::Refuse(self.deny(connect.version, denied)),
         };
         self.go_on(conn, next, &kept);
     }
-}
-
-/// What a client calls itself, before anybody has found out whether that is true.
-fn name<'a>(connect: &Connect<'a>) -> (&'a str, Option<&'a str>) {
-    (connect.client_id, connect.username)
 }
 
 /// As whom somebody comes in, for the way home.

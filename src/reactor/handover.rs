@@ -10,8 +10,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::lent::Loan;
-use crate::access::{Access, Denied, Identity};
-use crate::ids::{ConnId, ReactorId};
+use crate::access::Access;
+use crate::gate::Answer;
+use crate::ids::ReactorId;
 use crate::limits;
 use crate::routing::mail::Mail;
 use crate::sys::pass::{self, Receiver, Sender};
@@ -51,7 +52,7 @@ pub enum Letter {
     /// A connection goes home.
     Arrival(Arrival),
     /// The gate has found out about a connection that waits here.
-    Answer(ConnId, Result<Identity, Denied>),
+    Answer(Box<Answer>),
     /// Other rules hold from now on.
     Access(Arc<Access>),
 }

@@ -194,7 +194,7 @@ impl Reactor {
                     }
                     arrived += 1;
                 }
-                Letter::Answer(conn, answer) => self.answered(conn, answer),
+                Letter::Answer(answer) => self.gate_answered(*answer),
                 Letter::Access(access) => {
                     self.access = Arc::clone(&access);
                     self.shard.set_access(access);
