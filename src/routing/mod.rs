@@ -54,6 +54,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use slab::Slab;
 
@@ -90,19 +91,20 @@ pub struct Shared {
     /// Some client is not the default tenant's: whose a session is has to be looked at.
     tenants: AtomicBool,
     all_tenants: tenants::Tenants,
-    /// Sessions over all shards, against [`Mqtt::max_sessions`].
-    sessions: AtomicU64,
+    /// Sessions over all shards, against [`Mqtt::max_sessions`]. What is written at every connect or message has a line of its own, so that whoever
+    /// reads the rest doesn't wait for it.
+    sessions: CachePadded<AtomicU64>,
     /// Topics on which something was retained.
     retained_marks: Marks,
     retained: AtomicU64,
     retained_bytes: AtomicU64,
     /// Messages in the queues of durable sessions, and their bytes.
-    queued: AtomicU64,
-    queued_bytes: AtomicU64,
+    queued: CachePadded<AtomicU64>,
+    queued_bytes: CachePadded<AtomicU64>,
     /// Shards that have not loaded the subscriptions of their sessions.
     loading: AtomicUsize,
     /// Messages that their publishers send again if the server dies.
-    doubts: doubts::Doubts,
+    doubts: CachePadded<doubts::Doubts>,
     reactors: usize,
 }
 
@@ -116,14 +118,14 @@ impl Shared {
             counters: AllCounters::new(reactors),
             tenants: AtomicBool::new(false),
             all_tenants: tenants::Tenants::default(),
-            sessions: AtomicU64::new(0),
+            sessions: CachePadded::default(),
             retained_marks: Marks::new(topics.clamp(limits::MIN_MASK_ROWS, limits::MAX_MASK_BYTES)),
             retained: AtomicU64::new(0),
             retained_bytes: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
-            queued_bytes: AtomicU64::new(0),
+            queued: CachePadded::default(),
+            queued_bytes: CachePadded::default(),
             loading: AtomicUsize::new(0),
-            doubts: doubts::Doubts::default(),
+            doubts: CachePadded::default(),
             reactors,
         }
     }
