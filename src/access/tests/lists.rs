@@ -177,7 +177,10 @@ fn a_broken_password_file_names_its_line_and_no_hash() {
         ("ann", "a line is user:app:hash"),
         ("ann:shop", "a line is user:app:hash"),
         (&format!(":shop:{hash}"), "a user has a name"),
-        (&format!("eve:sh op:{hash}"), "between the colons stands no app key"),
+        (
+            &format!("eve:sh op:{hash}"),
+            "between the colons stands no app key",
+        ),
         (&format!("ann::{hash}"), "user \"ann\" stands twice"),
         ("eve::plain", "no password hash"),
         ("eve::", "no password hash"),
