@@ -239,6 +239,10 @@ fn a_broker_that_goes_away_still_gets_its_report() {
     let server = here.server.take().unwrap();
     server.shutdown();
     server.join().unwrap();
+    // Nobody listens there, and no other test's server is given the port.
+    let port = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    port.set_reuse_address(true).unwrap();
+    port.bind(&here.addr.into()).unwrap();
     let rest = std::thread::spawn(move || lines.count());
     let output = child.wait_with_output().unwrap();
     rest.join().unwrap();
