@@ -17,7 +17,8 @@ fn crash(name: &str, arguments: &[&str]) -> (Output, String) {
     if output.status.code() == Some(1) {
         std::fs::remove_dir_all(&dir).unwrap();
     }
-    assert!(!dir.exists(), "{text}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!dir.exists(), "{:?} {text} {said}", output.status.code());
     (output, text)
 }
 

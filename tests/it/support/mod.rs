@@ -14,7 +14,7 @@ pub use server::{Broker, Server};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that must come. Long, for the machine may be busy; what passes never waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Waits until `condition` holds, and panics with `what` if it doesn't within [`PATIENCE`].
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
