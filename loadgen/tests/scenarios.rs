@@ -228,7 +228,8 @@ fn an_interruption_still_reports() {
 fn a_broker_that_goes_away_still_gets_its_report() {
     let mut here = Here::start();
     let target = here.addr.to_string();
-    let mut child = loadgen(&["unicast", "--addr", &target, "-n", "50", "--time", "2s"])
+    // Long enough for the broker to go in the midst of it, on a busy machine too.
+    let mut child = loadgen(&["unicast", "--addr", &target, "-n", "50", "--time", "6s"])
         .args(["--json", "-"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
