@@ -55,6 +55,11 @@ impl Throttle {
         .any(Option::is_some)
     }
 
+    /// Whether connects count by themselves, and not only those that fail.
+    pub fn counts_connects(&self) -> bool {
+        self.address_connects.is_some() || self.client_connects.is_some()
+    }
+
     /// An address connects. An IPv6 address stands for its /64, which is what one customer has.
     pub fn admit(&self, address: IpAddr, now: Millis) -> Result<(), RetryAfter> {
         self.enter(

@@ -30,7 +30,10 @@ impl Reactor {
         len: usize,
         address: impl FnOnce() -> Option<IpAddr>,
     ) -> Next<'a> {
-        if self.access.is_open() && self.throttle.is_none() {
+        // Where nobody is asked, nobody fails.
+        let throttle = self.throttle.as_ref();
+        let is_counted = throttle.is_some_and(|throttle| throttle.counts_connects());
+        if self.access.is_open() && !is_counted {
             return self.place(connect, len, None);
         }
         let version = connect.version;
