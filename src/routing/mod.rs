@@ -68,7 +68,9 @@ use crate::store::Store;
 use crate::sys::prefetch;
 use crate::topic::arena::Arena;
 use crate::topic::table::Table;
-use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, Scope, TopicHasher};
+use crate::topic::{
+    Entry, FilterId, Index, Marks, Masks, Own, Routes, Scope, TopicHash, TopicHasher,
+};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
 use port::CloseCause;
@@ -407,7 +409,10 @@ impl Shard {
     }
 
     fn find(&self, client_id: &str) -> Option<SessionIdx> {
-        let hash = self.shared.hasher.hash(client_id);
+        self.find_hashed(self.shared.hasher.hash(client_id), client_id)
+    }
+
+    fn find_hashed(&self, hash: TopicHash, client_id: &str) -> Option<SessionIdx> {
         let found = self.by_id.find(hash, |at| {
             self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes()
         });
