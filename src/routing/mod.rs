@@ -67,6 +67,7 @@ use crate::session::Session;
 use crate::store::Store;
 use crate::sys::prefetch;
 use crate::topic::arena::Arena;
+use crate::topic::hash::TopicHash;
 use crate::topic::table::Table;
 use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, Scope, TopicHasher};
 use crate::wheel::{Link, Links, Wheel};
@@ -407,7 +408,10 @@ impl Shard {
     }
 
     fn find(&self, client_id: &str) -> Option<SessionIdx> {
-        let hash = self.shared.hasher.hash(client_id);
+        self.find_by(self.shared.hasher.hash(client_id), client_id)
+    }
+
+    fn find_by(&self, hash: TopicHash, client_id: &str) -> Option<SessionIdx> {
         let found = self.by_id.find(hash, |at| {
             self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes()
         });
