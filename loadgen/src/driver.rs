@@ -206,6 +206,7 @@ impl Driver {
     fn take_orders(&mut self) {
         loop {
             match self.orders.try_recv() {
+                Ok(Order::Collect) => self.collect_tickets(),
                 Ok(Order::Connect { per_second, from }) => {
                     let pace = Pace::new(per_second / f64::from(self.stride), from, &mut self.rng);
                     self.ramp = Some(Ramp { pace, next: 0 });

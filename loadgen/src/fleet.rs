@@ -108,6 +108,12 @@ impl Fleet {
         }
     }
 
+    /// All phones fetch their first tickets, as fast as the lookup gives them, and call later: [`Fleet::connect`] then finds them with tickets
+    /// in hand. [`Count::Tickets`](crate::stats::Count::Tickets) tells how many have one. Without a lookup nothing happens.
+    pub fn collect_tickets(&self) {
+        self.order(Order::Collect);
+    }
+
     /// Connects all phones at this rate, open-loop.
     pub fn connect(&self, per_second: f64) {
         self.order(Order::Connect {

@@ -169,6 +169,8 @@ impl StormCourse {
 /// What a thread is told to do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
+    /// Have all phones that are away fetch the tickets that they lack, and do nothing with them yet.
+    Collect,
     /// Connect all phones, so many a second over all threads, beginning at that moment.
     Connect { per_second: f64, from: u64 },
     /// Let phones reconnect all the time.

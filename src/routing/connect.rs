@@ -13,6 +13,7 @@ use crate::ids::{ConnId, SessionIdx};
 use crate::session::alias::Outbound;
 use crate::session::message::Message;
 use crate::session::{Flags, Session, Will};
+use crate::topic::hash::TopicHash;
 use crate::topic::scope::{self, Scope};
 use crate::topic::validate_name;
 use crate::wire::{Connack, Connect, ReasonCode, Version};
@@ -52,17 +53,24 @@ impl Shard {
             // Revoked since it was let in where it was accepted.
             return self.refuse(conn, connect.version, ReasonCode::BANNED, port);
         }
-        if let Some(idx) = self.find(&client_id)
-            && self.is_anothers(idx, identity)
-        {
+        let hash = self.shared.hasher.hash(&client_id);
+        let known = self.find_by(hash, &client_id);
+        if known.is_some_and(|idx| self.is_anothers(idx, identity)) {
             return self.refuse(conn, connect.version, ReasonCode::NOT_AUTHORIZED, port);
         }
-        let replaces = !scope.is_default() && self.is_online(&client_id);
+        let replaces =
+            !scope.is_default() && known.is_some_and(|idx| self.sessions[idx].conn().is_some());
         if let Err(reason) = self.tenant_enters(scope, replaces, now) {
             return self.refuse(conn, connect.version, reason, port);
         }
         self.keep.changed = false;
-        let Some((idx, present)) = self.open(&client_id, connect.clean_start, now, port) else {
+        let goes_on =
+            known.is_some_and(|idx| self.goes_on(idx, &client_id, connect.clean_start, now, port));
+        let opened = match known {
+            Some(idx) if goes_on => Some(idx),
+            _ => self.begin_session(hash, &client_id),
+        };
+        let (Some(idx), present) = (opened, goes_on) else {
             self.tenant_left(scope);
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         };
@@ -162,39 +170,39 @@ impl Shard {
         }
     }
 
-    /// Finds or makes the session. True: it was there and goes on (Session Present). None: there is no place for another session.
-    fn open(
+    /// Takes the client's session over. True: it goes on (Session Present). False: it has ended.
+    fn goes_on(
         &mut self,
+        idx: SessionIdx,
         client_id: &str,
         clean_start: bool,
         now: Millis,
         port: &mut impl Port,
-    ) -> Option<(SessionIdx, bool)> {
-        if let Some(idx) = self.find(client_id) {
-            self.take_over(idx, now, port);
-            if self.find(client_id) == Some(idx) && Self::has_ended(&self.sessions[idx], now) {
-                // Its timer would find it a moment later.
-                self.end(idx, now, port);
-            }
-            // A session with expiry 0 ended with the connection that was taken over.
-            match self.find(client_id) {
-                Some(idx) if !clean_start => {
-                    self.load(idx, port);
-                    self.publish_due_will(idx, now, port);
-                    self.wake(idx);
-                    return Some((idx, true));
-                }
-                Some(idx) => self.end(idx, now, port),
-                None => {}
-            }
+    ) -> bool {
+        self.take_over(idx, now, port);
+        // A session with expiry 0 ended with the connection that was taken over.
+        if self.find(client_id) != Some(idx) {
+            return false;
         }
+        // Its timer would find the end of an expired one a moment later.
+        if clean_start || Self::has_ended(&self.sessions[idx], now) {
+            self.end(idx, now, port);
+            return false;
+        }
+        self.load(idx, port);
+        self.publish_due_will(idx, now, port);
+        self.wake(idx);
+        true
+    }
+
+    /// Makes a session for a client that has none. None: there is no place for another one.
+    fn begin_session(&mut self, hash: TopicHash, client_id: &str) -> Option<SessionIdx> {
         if !self.take_session_place() {
             return None;
         }
         let text = self.ids.insert(client_id.as_bytes());
         let serial = self.next_serial();
         let at = self.sessions.insert(Session::new(text, serial));
-        let hash = self.shared.hasher.hash(client_id);
         let (ids, sessions, hasher) = (&self.ids, &self.sessions.0, &self.shared.hasher);
         self.by_id.insert(
             hash,
@@ -203,12 +211,7 @@ impl Shard {
             |at| hasher.hash_bytes(ids.get(sessions[at as usize].client_id)),
         );
         self.counters().sessions.add(1);
-        Some((SessionIdx(at as u32), false))
-    }
-
-    fn is_online(&self, client_id: &str) -> bool {
-        self.find(client_id)
-            .is_some_and(|idx| self.sessions[idx].conn().is_some())
+        Some(SessionIdx(at as u32))
     }
 
     /// They count up; 0 is left out.

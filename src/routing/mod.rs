@@ -409,10 +409,10 @@ impl Shard {
     }
 
     fn find(&self, client_id: &str) -> Option<SessionIdx> {
-        self.find_hashed(self.shared.hasher.hash(client_id), client_id)
+        self.find_by(self.shared.hasher.hash(client_id), client_id)
     }
 
-    fn find_hashed(&self, hash: TopicHash, client_id: &str) -> Option<SessionIdx> {
+    fn find_by(&self, hash: TopicHash, client_id: &str) -> Option<SessionIdx> {
         let found = self.by_id.find(hash, |at| {
             self.ids.get(self.sessions.0[at as usize].client_id) == client_id.as_bytes()
         });

@@ -318,7 +318,7 @@ impl Shard {
     fn find_place(&mut self, idx: SessionIdx, hash: TopicHash, lost: &mut Vec<SessionId>) {
         let id = self.id_of(idx);
         self.note_tenant(idx);
-        if let Some(other) = self.find_hashed(hash, self.client_id(idx)) {
+        if let Some(other) = self.find_by(hash, self.client_id(idx)) {
             let older = if self.id_of(other).serial < id.serial {
                 other
             } else {

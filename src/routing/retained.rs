@@ -2,6 +2,7 @@
 //! subscribes.
 //!
 //! A client that asks for a million of them gets the next part when it has taken the last: neither shard ever holds more than a part.
+//! Nothing is shed: a part that meets a full connection ends there, and the next begins behind what was sent.
 //! While parts are under way, a live message counts as newer than whatever is retained on its topic.
 
 use std::borrow::Borrow;
@@ -420,8 +421,12 @@ impl Shard {
         } else {
             session.flow.as_ref().map_or(0, |flow| flow.queued())
         };
-        session.conn().is_some_and(|conn| port.has_room(conn))
-            && queued <= self.mqtt().queue_messages as usize / 2
+        self.has_room_to_send(idx, port) && queued <= self.mqtt().queue_messages as usize / 2
+    }
+
+    fn has_room_to_send(&self, idx: SessionIdx, port: &impl Port) -> bool {
+        let conn = self.sessions[idx].conn();
+        conn.is_some_and(|conn| port.has_room(conn))
     }
 
     /// An answer came.
@@ -459,7 +464,7 @@ impl Shard {
         let Some(watch) = self.watches.get_mut(&idx) else {
             return;
         };
-        let Some(query) = watch.queries.front_mut() else {
+        let Some(query) = watch.queries.front() else {
             return;
         };
         let (options, id) = (query.wanted.options, query.wanted.id);
@@ -467,18 +472,11 @@ impl Shard {
         let still_wanted = self.index.has(idx, &query.wanted.path);
         let fresh: Vec<_> = messages
             .iter()
-            .filter(|message| still_wanted && !watch.seen.contains(&message.hash))
-            .cloned()
+            .enumerate()
+            .filter(|(_, message)| still_wanted && !watch.seen.contains(&message.hash))
             .collect();
-        if resume.is_some() {
-            query.after = resume;
-        } else if query.wanted.wildcard && query.ask.index() + 1 < reactors {
-            query.ask = ReactorId(query.ask.0 + 1);
-            query.after = None;
-        } else {
-            watch.queries.pop_front();
-        }
-        for message in fresh {
+        let mut cut = None;
+        for (at, message) in fresh {
             if !self.may_receive(idx, message.topic()) {
                 continue;
             }
@@ -489,7 +487,31 @@ impl Shard {
                 group: None,
                 alone: true,
             };
-            self.offer_retained(idx, &message, grant, now, port);
+            // A live message at QoS 0 is shed where there is no room. This one was asked for, and is still there when there is.
+            if grant.qos == Qos::AtMostOnce && !self.has_room_to_send(idx, port) {
+                cut = Some(at);
+                break;
+            }
+            self.offer_retained(idx, message, grant, now, port);
+        }
+        let Some(watch) = self.watches.get_mut(&idx) else {
+            return;
+        };
+        let Some(query) = watch.queries.front_mut() else {
+            return;
+        };
+        if let Some(at) = cut {
+            // The same shard again, from behind what it was sent. The rest is not kept meanwhile: it may be large, and be replaced.
+            if let Some(sent) = at.checked_sub(1) {
+                query.after = Some(messages[sent].topic().into());
+            }
+        } else if resume.is_some() {
+            query.after = resume;
+        } else if query.wanted.wildcard && query.ask.index() + 1 < reactors {
+            query.ask = ReactorId(query.ask.0 + 1);
+            query.after = None;
+        } else {
+            watch.queries.pop_front();
         }
     }
 

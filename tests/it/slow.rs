@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::support::{
-    Broker, Client, Connect, Prop, Publish, Server, id, packet, with_one_and_three_reactors,
+    Broker, Client, Connect, Prop, Publish, Server, eventually, id, packet,
+    with_one_and_three_reactors,
 };
 
 with_one_and_three_reactors!(
     a_zero_window_bounds_memory_and_leaves_others_alone,
     a_slow_reader_gets_every_qos_1_message,
+    a_slow_reader_gets_every_retained_message,
     a_full_queue_holds_the_publisher_and_loses_nothing,
     a_publisher_that_reads_no_acks_is_bounded,
     bursts_that_alternate_between_readers_arrive_at_once,
@@ -109,6 +111,47 @@ fn a_slow_reader_gets_every_qos_1_message(reactors: usize) {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
+        slow.disconnect();
+    }
+}
+
+/// Retained messages are no news that can be shed: what a slow reader has no room for is sent when it has.
+fn a_slow_reader_gets_every_retained_message(reactors: usize) {
+    // One part of them is more than the socket and the backlog take.
+    const COUNT: usize = 300;
+    let server = Server::start(reactors);
+    let mut publisher = server.client(5, "keeps");
+    let payload = vec![b'r'; 100_000];
+    for n in 0..COUNT {
+        // So much at once may find no segment of the log ready: it is refused then.
+        eventually("it is kept", || {
+            publisher.retain(&format!("kept/{n}"), &payload, 1) != 0x97
+        });
+    }
+    for (version, qos) in [(4, 0), (5, 1)] {
+        let mut slow = server.client(version, &format!("slow-{version}"));
+        slow.subscribe("kept/#", qos);
+        // It reads nothing while the others are answered, so its socket is full.
+        for _ in 0..20 {
+            publisher.fence();
+        }
+        let mut got: Vec<_> = (0..COUNT)
+            .map(|_| {
+                let message = slow.take();
+                assert!(message.retain && message.payload.len() == payload.len());
+                message.topic
+            })
+            .collect();
+        // Each once: where it waited, nothing is left out and nothing said again.
+        got.sort_unstable();
+        got.dedup();
+        assert_eq!(got.len(), COUNT);
+        slow.fence();
+        assert_eq!(
+            slow.event(Duration::ZERO),
+            super::support::Event::Nothing,
+            "more than all"
+        );
         slow.disconnect();
     }
 }

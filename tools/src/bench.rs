@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use loadgen::report::{Broadcast, Latency};
 use loadgen::script::Script;
 use loadgen::sources::Sources;
 use loadgen::stats::Count;
+use loadgen::tickets::{Tickets, Url};
 use loadgen::watch::{Ended, Watch};
 use serde::Serialize;
 use stillwire::wire::Version;
@@ -259,7 +261,7 @@ impl Bench {
             patience: connect::PATIENCE,
             retry: true,
             late: Duration::from_secs(1),
-            tickets: None,
+            tickets: broker.lookup.map(tickets_of),
         };
         connect::preflight(&machine, &plan).map_err(MeasureError::Begin)?;
         let ledger = Arc::new(Ledger::new(fastrand::u32(..), 0, load.connections));
@@ -290,7 +292,22 @@ impl Bench {
         })
     }
 
+    /// Phones that are to have a ticket get it now: asking for it is no part of a connect.
+    fn collect_tickets(&mut self) -> Result<(), MeasureError> {
+        if self.broker.lookup.is_none() {
+            return Ok(());
+        }
+        self.watch.phase("tickets");
+        self.fleet.collect_tickets();
+        let phones = u64::from(self.load.connections);
+        let ended = self.watch.until(&self.fleet, None, PATIENCE, |totals| {
+            totals.get(Count::Tickets) >= phones
+        });
+        met("tickets", ended)
+    }
+
     fn measure(mut self) -> Result<Figures, MeasureError> {
+        self.collect_tickets()?;
         self.rest("start", SETTLE / 2)?;
         let (start_bytes, start_slab) = (self.pss()?, machine::slab().map_err(MeasureError::Proc)?);
         let before = self.cpu()?;
@@ -481,6 +498,19 @@ impl Bench {
 
     fn pss(&self) -> Result<u64, MeasureError> {
         machine::pss(self.broker.pid).map_err(MeasureError::Proc)
+    }
+}
+
+/// How phones ask for tickets at that address. They are measured at the rate that is wanted, so the lookup doesn't pace them.
+fn tickets_of(lookup: SocketAddr) -> Tickets {
+    let url = format!("http://{lookup}");
+    let url: Url = url
+        .parse()
+        .unwrap_or_else(|_| unreachable!("the address of a socket"));
+    let tickets = Tickets::at(url).unwrap_or_else(|_| unreachable!("nothing is to be resolved"));
+    Tickets {
+        pacing: false,
+        ..tickets
     }
 }
 

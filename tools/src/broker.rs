@@ -1,7 +1,7 @@
 //! The process that is measured: built, started, waited for, and ended with the measurement.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -16,11 +16,16 @@ pub(crate) const BESIDES: u32 = 100;
 /// How long a broker may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a broker prints, in its directory.
+const LOG: &str = "log";
+
 /// A broker's process. One that was started here is killed on drop: it is measured, not shut down.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) name: String,
     pub(crate) addr: SocketAddr,
+    /// Where it gives tickets, if it does.
+    pub(crate) lookup: Option<SocketAddr>,
     pub(crate) pid: u32,
     child: Option<Child>,
     /// What it prints, and what it keeps; removed with it.
@@ -76,6 +81,7 @@ impl Broker {
                 let broker = Self {
                     name: format!("process {pid}"),
                     addr,
+                    lookup: None,
                     pid,
                     child: None,
                     dir: None,
@@ -92,17 +98,33 @@ impl Broker {
         if !binary.exists() {
             return Err(BrokerError::NoBinary(binary));
         }
-        let addr = free_address().map_err(|error| BrokerError::Start("stillwire".into(), error))?;
+        let failed = |error| BrokerError::Start("stillwire".into(), error);
+        let addr = free_address().map_err(failed)?;
         let reactors = server.reactors(connections);
         let mut process = Command::new(&binary);
         process.arg("serve").arg("--listen").arg(addr.to_string());
-        process.args(["--lookup", "off"]);
         process.arg("--data-dir").arg(directory().join("data"));
         process.arg("--reactors").arg(reactors.to_string());
         process
             .arg("--max-connections")
             .arg((connections + BESIDES).to_string());
-        Self::spawn(format!("stillwire, {reactors} reactors"), process, addr)
+        let name = format!("stillwire, {reactors} reactors");
+        if !server.home_ports {
+            process.args(["--lookup", "off"]);
+            return Self::spawn(name, process, addr);
+        }
+        let lookup = free_address().map_err(failed)?;
+        let first = free_ports(reactors as u16).map_err(failed)?;
+        let config = directory().join("stillwire.toml");
+        fs::create_dir_all(directory())
+            .and_then(|()| fs::write(&config, format!("home_ports = {first}\n")))
+            .map_err(failed)?;
+        process.arg("--config").arg(config);
+        process.arg("--lookup").arg(lookup.to_string());
+        let mut broker = Self::spawn(name + " on ports of their own", process, addr)?;
+        broker.await_listener(lookup)?;
+        broker.lookup = Some(lookup);
+        Ok(broker)
     }
 
     /// The bare epoll server of `tools floor`.
@@ -129,7 +151,7 @@ impl Broker {
             ));
         }
         let dir = directory();
-        let log = dir.join("log");
+        let log = dir.join(LOG);
         let child = std::fs::create_dir_all(&dir)
             .and_then(|()| File::create(&log))
             .and_then(|out| Ok((out.try_clone()?, out)))
@@ -138,17 +160,25 @@ impl Broker {
         let mut broker = Self {
             name,
             addr,
+            lookup: None,
             pid: child.id(),
             child: Some(child),
             dir: Some(dir),
         };
+        broker.await_listener(addr)?;
+        Ok(broker)
+    }
+
+    fn await_listener(&mut self, addr: SocketAddr) -> Result<(), BrokerError> {
         let began = Instant::now();
         while TcpStream::connect(addr).is_err() {
-            if let Some(Ok(Some(status))) = broker.child.as_mut().map(Child::try_wait) {
-                let said = std::fs::read_to_string(&log).unwrap_or_default();
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+                let log = self.dir.as_ref().map(|dir| dir.join(LOG));
+                let said = log.and_then(|log| fs::read_to_string(log).ok());
+                let said = said.unwrap_or_default();
                 let last = said.lines().last().unwrap_or_default();
                 return Err(BrokerError::Ended(
-                    broker.name.clone(),
+                    self.name.clone(),
                     format!("{status}: {last}"),
                 ));
             }
@@ -157,7 +187,7 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(broker)
+        Ok(())
     }
 }
 
@@ -176,6 +206,20 @@ impl Drop for Broker {
 /// A port that was free a moment ago: a server is told it, since it can't tell us.
 pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+/// The first of so many ports in a row that were free a moment ago, below those that the kernel gives to whoever calls.
+fn free_ports(count: u16) -> io::Result<u16> {
+    let ports = || {
+        let first = fastrand::u16(10_000..30_000);
+        first..first + count
+    };
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    std::iter::repeat_with(ports)
+        .take(100)
+        .find(|ports| ports.clone().all(is_free))
+        .map(|ports| ports.start)
+        .ok_or_else(|| io::Error::other(format!("no {count} free ports in a row")))
 }
 
 /// A directory of this run's own.

@@ -520,6 +520,9 @@ pub(crate) struct Server {
     /// The server's binary; by default it is built, and taken from beside this one
     #[arg(long)]
     pub(crate) binary: Option<PathBuf>,
+    /// Phones fetch tickets before they are measured, and call the port of their home, so that no connection is handed over
+    #[arg(long, conflicts_with = "addr")]
+    pub(crate) home_ports: bool,
     /// Measure the broker at this address instead
     #[arg(long)]
     pub(crate) addr: Option<SocketAddr>,

@@ -44,6 +44,8 @@ pub(super) struct Finding {
     next_at: u64,
     /// Of its questions, those not yet answered.
     refreshing: usize,
+    /// The walk asks for phones that have no ticket yet, too.
+    collects: bool,
     failed: Vec<Question>,
 }
 
@@ -58,6 +60,7 @@ impl Finding {
             next: 0,
             next_at: 0,
             refreshing: 0,
+            collects: false,
             failed: Vec::new(),
         })
     }
@@ -90,6 +93,14 @@ impl Finding {
 }
 
 impl Driver {
+    /// Phones that are away fetch their tickets from now on, before they are to call.
+    pub(super) fn collect_tickets(&mut self) {
+        if let Some(finding) = &mut self.finding {
+            finding.collects = true;
+            (finding.next, finding.next_at) = (0, 0);
+        }
+    }
+
     /// The phone is to be connected, planned for that moment.
     pub(super) fn set_out(&mut self, at: u32, planned: u64) {
         let number = self.number(at);
@@ -172,7 +183,7 @@ impl Driver {
         next
     }
 
-    /// Asks anew for a bounded part of the phones that are ready and whose tickets should be refreshed.
+    /// Asks for a bounded part of the phones that are ready and whose tickets should be refreshed, and of those that are to have their first one.
     fn refresh(&mut self, now: u64) -> u64 {
         let phones = self.phones.len() as u32;
         let (first, stride) = (self.shared.plan.first + self.index, self.stride);
@@ -185,17 +196,18 @@ impl Driver {
         let end = (finding.next + REFRESH_PER_TURN).min(phones);
         let room = REFRESH_WAITING - finding.refreshing;
         let (list, wallet) = (&self.phones, &finding.wallet);
-        let old: Vec<u32> = wallet
-            .stale(finding.next..end, now)
-            .filter(|&at| list[at as usize].stage == Stage::Ready)
-            .take(room)
-            .collect();
+        let wants = |at: &u32| match list[*at as usize].stage {
+            Stage::Ready => wallet.is_stale(*at, now),
+            Stage::Away => finding.collects && wallet.lacks(*at, now),
+            _ => false,
+        };
+        let wanting: Vec<u32> = (finding.next..end).filter(wants).take(room).collect();
         // Where there was no more room, the walk goes on behind the last one that found some.
-        finding.next = match old.last() {
-            Some(&last) if old.len() == room => last + 1,
+        finding.next = match wanting.last() {
+            Some(&last) if wanting.len() == room => last + 1,
             _ => end,
         };
-        for at in old {
+        for at in wanting {
             // Until the answer is there it is not asked for again; if it fails, not before its back-off.
             let (_, min, max) = finding.retry(at);
             let later = now + self.rng.u64(min..=max.max(min));

@@ -4,7 +4,6 @@
 //! token comes. Endpoints and back-off are the same in very many tickets, so they stand once.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::rc::Rc;
 
 use super::answer::{Answer, Route};
@@ -209,16 +208,19 @@ impl Wallet {
         (*flags & PUT_OFF) / PUT_OFF_ONE
     }
 
-    /// Phones of a range whose ticket is valid, or was, and should be refreshed by now.
-    pub(crate) fn stale(&self, range: Range<u32>, now: u64) -> impl Iterator<Item = u32> + '_ {
-        let now = self.millis(now);
-        range.filter(move |&at| {
-            let ticket = &self.tickets[at as usize];
-            ticket.route.is_some() && now >= ticket.refresh
-        })
+    /// Its ticket is valid, or was, and should be refreshed by now.
+    pub(crate) fn is_stale(&self, at: u32, now: u64) -> bool {
+        let ticket = &self.tickets[at as usize];
+        ticket.route.is_some() && self.millis(now) >= ticket.refresh
     }
 
-    /// The ticket is not to be refreshed before then.
+    /// It never had a ticket, and isn't to wait before it asks.
+    pub(crate) fn lacks(&self, at: u32, now: u64) -> bool {
+        let ticket = &self.tickets[at as usize];
+        ticket.route.is_none() && self.millis(now) >= ticket.refresh
+    }
+
+    /// It does not ask for a ticket, or for another one, before then.
     pub(crate) fn refresh_later(&mut self, at: u32, when: u64) {
         self.tickets[at as usize].refresh = self.millis(when);
     }
@@ -265,11 +267,14 @@ mod tests {
             assert_eq!(wallet.token(1, now), token, "{seconds}");
         }
         assert_eq!(wallet.held(0, 2 * SECOND), Held::Nothing);
-        assert!(wallet.stale(0..2, 7 * SECOND).eq([1]));
+        assert!(wallet.is_stale(1, 7 * SECOND) && !wallet.lacks(1, 7 * SECOND));
+        assert!(wallet.lacks(0, 7 * SECOND) && !wallet.is_stale(0, 7 * SECOND));
         // To call it is still known where.
         assert!(wallet.route(1).is_some());
         wallet.refresh_later(1, 20 * SECOND);
-        assert_eq!(wallet.stale(0..2, 12 * SECOND).count(), 0);
+        assert!(!wallet.is_stale(1, 12 * SECOND));
+        wallet.refresh_later(0, 20 * SECOND);
+        assert!(!wallet.lacks(0, 12 * SECOND));
         assert_eq!(wallet.held(1, 12 * SECOND), Held::Nothing);
         assert_eq!(wallet.held(1, 9 * SECOND), Held::Fresh);
     }
