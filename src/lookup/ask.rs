@@ -72,7 +72,7 @@ struct Body {
 }
 
 impl Ask {
-    /// From the part of a URL behind the `?`. `labels` are divided by commas.
+    /// From the part of a URL behind the `?`. `labels` are divided by commas; written with nothing behind it, they are none.
     pub fn from_query(query: &str) -> Result<Self, BadAsk> {
         let (mut client_id, mut app, mut labels) = (None, None, None);
         for pair in query.split('&') {
@@ -87,8 +87,8 @@ impl Ask {
                 return Err(BadAsk::Twice(name));
             }
         }
-        let labels = labels.as_deref().unwrap_or_default();
-        let labels = labels.split(',').filter(|label| !label.is_empty());
+        let labels = labels.as_deref().filter(|labels| !labels.is_empty());
+        let labels = labels.into_iter().flat_map(|labels| labels.split(','));
         Self::check(client_id, app, labels)
     }
 
@@ -166,15 +166,16 @@ mod tests {
             "{\"client_id\": \"phone/1 \u{e9}\", \"app\": \"shop\", \"labels\": [\"place=fra\", \"isp=x\"], \"later\": 1}".as_bytes(),
         );
         assert_eq!(Ok(query), body);
-        let least = Ask::from_query("client_id=a").unwrap();
-        assert_eq!(
-            least,
-            Ask {
-                client_id: "a".into(),
-                app: None,
-                labels: Labels::none()
-            }
-        );
+        for least in ["client_id=a", "client_id=a&labels="] {
+            assert_eq!(
+                Ask::from_query(least),
+                Ok(Ask {
+                    client_id: "a".into(),
+                    app: None,
+                    labels: Labels::none()
+                })
+            );
+        }
     }
 
     #[test]
@@ -206,6 +207,8 @@ mod tests {
             ("client_id=a&app=", BadAsk::App),
             ("client_id=a&app=a%2Fb", BadAsk::App),
             ("client_id=a&labels=fra", BadAsk::Labels),
+            ("client_id=a&labels=,", BadAsk::Labels),
+            ("client_id=a&labels=place=fra,", BadAsk::Labels),
             ("client_id=a&labels=place=fra,place=!", BadAsk::Labels),
             (&many, BadAsk::Labels),
         ] {
