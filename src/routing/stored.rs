@@ -144,8 +144,9 @@ impl Shard {
         let names = grant.group.map(|key| (&*key.group, &*key.path));
         Meta::write(&mut meta, tag, grant.ids, names);
         let done = if grant.alone {
-            // Should the server die while the message goes on to another member, this tells who has it.
-            let is_named = grant.group.is_some() && grant.qos == Qos::ExactlyOnce;
+            // Should the server die while the message goes on to another member, this tells who has it. That one may get it at QoS 2 though this
+            // one does not.
+            let is_named = grant.group.is_some() && message.qos == Qos::ExactlyOnce;
             let name = (is_named && message.token.is_none()).then(|| self.random());
             let mut body = self.body(message, now);
             body.token = body.token.or(name);

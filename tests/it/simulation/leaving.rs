@@ -38,7 +38,12 @@ struct Pair {
 /// What differs from run to run.
 #[derive(Clone, Copy, Debug)]
 struct Case {
+    /// Of the messages, and of the second member's subscription.
     qos: Qos,
+    /// Of the first member's subscription.
+    first: Qos,
+    /// Seconds that the publisher's session outlives its connection.
+    publisher: u32,
     disk: bool,
     /// The second member reads while the messages come.
     online: bool,
@@ -121,11 +126,16 @@ impl Pair {
     }
 
     fn connect(&mut self, client: &mut Client, clean: bool) {
+        self.connect_for(client, clean, 100_000);
+    }
+
+    /// With a session that outlives its connection by so many seconds.
+    fn connect_for(&mut self, client: &mut Client, clean: bool, expiry: u32) {
         let reactor = home(&hasher(), &client.name, SHARDS);
         let conn = self.network.open(reactor, 0, client.version, 1 << 20);
         let dial = Dial {
             clean,
-            expiry: 100_000,
+            expiry,
             receive_maximum: 100,
             aliases: 0,
             will: None,
@@ -238,20 +248,19 @@ fn run(case: Case, moment: usize) -> bool {
     let client = |at, role| Client::new(name(at, role), Version::V5);
     let (mut first, mut second) = (client(0, "first"), client(1, "second"));
     let mut publisher = client(1, "publisher");
-    let options = SubscribeOptions {
-        qos: case.qos,
+    let options = |qos| SubscribeOptions {
+        qos,
         no_local: false,
         retain_as_published: false,
         retain_handling: RetainHandling::Send,
     };
-    pair.connect(&mut publisher, true);
-    for member in [&mut first, &mut second] {
+    pair.connect_for(&mut publisher, true, case.publisher);
+    for (member, qos) in [(&mut first, case.first), (&mut second, case.qos)] {
         pair.connect(member, true);
         pair.settle(&mut [member]);
-        let packet = member.subscribe(
-            &[("$share/g/s", options), (&member.name.clone(), options)],
-            None,
-        );
+        let name = member.name.clone();
+        let filters = [("$share/g/s", options(qos)), (&*name, options(qos))];
+        let packet = member.subscribe(&filters, None);
         pair.send(member, &packet);
         pair.settle(&mut [member]);
         let packet = member.disconnect(ReasonCode::SUCCESS);
@@ -314,10 +323,17 @@ fn run(case: Case, moment: usize) -> bool {
 #[test]
 fn what_waited_for_a_member_that_is_gone_outlives_a_crash() {
     let mut moments = 0;
-    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+    for (qos, first, publisher) in [
+        (Qos::AtLeastOnce, Qos::AtLeastOnce, 100_000),
+        (Qos::ExactlyOnce, Qos::ExactlyOnce, 100_000),
+        // Who has such a message is known by a name of its own.
+        (Qos::ExactlyOnce, Qos::AtLeastOnce, 0),
+    ] {
         for n in 0..8 {
             let case = Case {
                 qos,
+                first,
+                publisher,
                 disk: n & 1 != 0,
                 online: n & 2 != 0,
                 tight: n & 4 != 0,
