@@ -63,7 +63,6 @@ impl Shard {
         if let Err(reason) = self.tenant_enters(scope, replaces, now) {
             return self.refuse(conn, connect.version, reason, port);
         }
-        self.keep.changed = false;
         let goes_on =
             known.is_some_and(|idx| self.goes_on(idx, &client_id, connect.clean_start, now, port));
         let opened = match known {
@@ -85,7 +84,7 @@ impl Shard {
             self.unbind(idx, now, port);
             return self.refuse(conn, connect.version, ReasonCode::QUOTA_EXCEEDED, port);
         }
-        self.connack(idx, connect, present, assigned.as_deref(), port);
+        self.connack(idx, hash, connect, present, assigned.as_deref(), port);
         if present {
             self.group_members_online(idx, port);
             if self.sessions[idx].is_durable() {
@@ -280,6 +279,7 @@ impl Shard {
     fn connack(
         &mut self,
         idx: SessionIdx,
+        client: TopicHash,
         connect: &Connect<'_>,
         present: bool,
         assigned: Option<&str>,
@@ -302,15 +302,14 @@ impl Shard {
         let mut out = std::mem::take(&mut self.scratch.packet);
         out.clear();
         connack.encode(connect.version, &mut out);
-        let conn = session.conn();
-        let begins = !present && std::mem::take(&mut self.keep.changed) && self.must_wait();
-        match conn {
-            Some(conn) if begins => {
+        let waits = session.is_durable() && self.must_queue() || self.is_unsettled(client);
+        match session.conn() {
+            Some(conn) if waits => {
                 // Nothing that it sends is read before it knows.
                 let id = self.id_of(idx);
                 self.sessions[idx].flags.put(Flags::SUBSCRIBING, true);
                 port.pause(conn, true);
-                self.await_sync(Wait::Connack(id, conn, (&*out).into()));
+                self.await_sync(Wait::Connack(client, id, conn, (&*out).into()));
             }
             _ => self.send(idx, &out, port),
         }

@@ -254,6 +254,9 @@ impl Shard {
             let session = self.sessions.0.remove(idx.index());
             self.ids.remove(session.client_id);
         }
+        if is_durable {
+            self.ended(hash);
+        }
         if let Some(flow) = flow {
             for (_, token) in flow.receipts.incoming() {
                 token.inspect(|token| self.shared.doubts.close(*token));

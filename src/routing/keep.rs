@@ -37,8 +37,6 @@ pub(super) struct Keep {
     pub(super) unsaved: Vec<SessionId>,
     /// Sessions that are over but for messages which go on to others.
     pub(super) leaving: leaving::Leaving,
-    /// A session has begun or ended since a CONNECT came.
-    pub(super) changed: bool,
     /// Queued messages that could not be read back.
     pub(super) unreadable: u64,
     /// The log has more dead records than it should.
@@ -63,7 +61,6 @@ impl Keep {
             unreceived: Vec::new(),
             unsaved: Vec::new(),
             leaving: leaving::Leaving::default(),
-            changed: false,
             unreadable: 0,
             cleaning: false,
             restoring: restore::Restoring::default(),
@@ -202,7 +199,6 @@ impl Shard {
         let done = self.keep.store.create(session, &state);
         self.keep.scratch = state;
         if done.is_ok() {
-            self.keep.changed = true;
             self.sessions[idx].flags.put(Flags::DURABLE, true);
         }
         done

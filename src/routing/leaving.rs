@@ -94,7 +94,6 @@ impl Shard {
     /// A durable session is over, but for its queue: its place in the slab stays taken until that is done.
     pub(super) fn begin_leaving(&mut self, idx: SessionIdx) {
         let id = self.id_of(idx);
-        self.keep.changed = true;
         self.keep.leaving.sessions.insert(idx, Left::default());
         self.record_leaving(idx);
         if self.keep.disk {

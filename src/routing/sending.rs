@@ -42,7 +42,7 @@ impl Shard {
 
     /// A new connection: everything that is not done is to be sent again, in order (section 4.4).
     pub(super) fn stored_reconnected(&mut self, idx: SessionIdx) {
-        let waits = self.must_wait();
+        let waits = self.must_queue();
         let (id, conn) = (self.id_of(idx), self.sessions[idx].conn());
         let Some(queue) = self.keep.store.queue_mut(idx) else {
             return;

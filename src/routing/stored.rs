@@ -384,6 +384,5 @@ impl Shard {
         }
         self.keep.store.remove(id);
         self.keep.hads.forget(id);
-        self.keep.changed = true;
     }
 }

@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use super::Shard;
 use super::mail::Known;
@@ -17,6 +18,7 @@ use crate::limits::WAITS_PER_TURN;
 use crate::session::Flags;
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::store::Position;
+use crate::topic::TopicHash;
 
 /// Something that waits.
 #[derive(Debug)]
@@ -28,8 +30,10 @@ pub(super) enum Wait {
     Settle(Arc<Message>),
     /// It is recorded that everybody has a QoS 2 message of a client, which had this token.
     Held(SessionId, Receipt, Outcome, Option<u64>),
-    /// The CONNACK of a session that has begun: the one before it must not come back.
-    Connack(SessionId, ConnId, Box<[u8]>),
+    /// That a durable session of a client has ended.
+    Ended(TopicHash),
+    /// The CONNACK of a client whose session is durable, or was: what it is told must not be undone.
+    Connack(TopicHash, SessionId, ConnId, Box<[u8]>),
     /// A packet for a client.
     Packet(SessionId, ConnId, Box<[u8]>),
     /// Messages of a queue, up to this number, for this connection.
@@ -44,8 +48,9 @@ pub(super) enum Wait {
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     queue: VecDeque<(Position, Wait)>,
-    /// Sessions whose CONNACK waits.
-    greeted: HashSet<SessionId>,
+    /// Clients whose session has ended, or whose CONNACK waits, by the hash of the identifier: in how many places of the queue. Two that
+    /// share a hash wait for each other, no more.
+    unsettled: HashMap<TopicHash, u32>,
 }
 
 impl Shard {
@@ -57,8 +62,8 @@ impl Shard {
     /// Until what is recorded now is synced.
     pub(super) fn await_sync(&mut self, wait: Wait) {
         let end = self.keep.store.end();
-        if let Wait::Connack(session, ..) = &wait {
-            self.keep.waits.greeted.insert(*session);
+        if let Wait::Ended(client) | Wait::Connack(client, ..) = &wait {
+            *self.keep.waits.unsettled.entry(*client).or_default() += 1;
         }
         self.keep.waits.queue.push_back((end, wait));
         self.keep.store.want_sync();
@@ -69,9 +74,31 @@ impl Shard {
         self.keep.disk && self.keep.store.synced() < self.keep.store.end()
     }
 
-    /// True if the client may not know that it is connected.
+    /// It is recorded that a durable session of a client has ended.
+    pub(super) fn ended(&mut self, client: TopicHash) {
+        if self.must_wait() {
+            self.await_sync(Wait::Ended(client));
+        }
+    }
+
+    /// True if the disk does not know yet what the client's last CONNECT or the end of its session has changed.
+    pub(super) fn is_unsettled(&self, client: TopicHash) -> bool {
+        self.keep.waits.unsettled.contains_key(&client)
+    }
+
+    /// True if the client, which has a connection, may not know that it is connected.
     pub(super) fn has_no_connack(&self, idx: SessionIdx) -> bool {
-        self.keep.disk && self.keep.waits.greeted.contains(&self.id_of(idx))
+        !self.keep.waits.unsettled.is_empty()
+            && self.is_unsettled(self.shared.hasher.hash(self.client_id(idx)))
+    }
+
+    fn client_synced(&mut self, client: TopicHash) {
+        if let Entry::Occupied(mut places) = self.keep.waits.unsettled.entry(client) {
+            *places.get_mut() -= 1;
+            if *places.get() == 0 {
+                places.remove();
+            }
+        }
     }
 
     /// The same, and nothing that waits already may be overtaken.
@@ -125,8 +152,9 @@ impl Shard {
                     }
                     self.settled_now(session, receipt, outcome, port);
                 }
-                Wait::Connack(session, conn, packet) => {
-                    self.keep.waits.greeted.remove(&session);
+                Wait::Ended(client) => self.client_synced(client),
+                Wait::Connack(client, session, conn, packet) => {
+                    self.client_synced(client);
                     if let Some(idx) = self.live(session)
                         && self.sessions[idx].conn() == Some(conn)
                     {

@@ -50,6 +50,18 @@ pub(crate) struct Flight {
     pub(crate) conn: usize,
 }
 
+/// What a CONNACK has told a client that no crash may undo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing, or what it has asked for since may have changed.
+    #[default]
+    Nothing,
+    /// It has a session that outlives the connection.
+    Has,
+    /// It had none, and got none that does.
+    None,
+}
+
 /// A client's session at the server.
 #[derive(Default)]
 pub(crate) struct Session {
@@ -68,6 +80,7 @@ pub(crate) struct Session {
     pub(crate) revived: bool,
     /// Its client has not been told that it has begun.
     pub(crate) secret: bool,
+    pub(crate) heard: Heard,
     /// The client has got it.
     pub(crate) got: BTreeSet<u32>,
     pub(crate) got_twice: BTreeMap<u32, u32>,
@@ -207,9 +220,11 @@ impl Model {
     }
 
     fn session_ended(&mut self, client: usize) {
-        let crashed = self.sessions[client].crashed;
         let session = std::mem::take(&mut self.sessions[client]);
-        self.sessions[client].crashed = crashed;
+        self.sessions[client].crashed = session.crashed;
+        if session.heard == Heard::None {
+            self.sessions[client].heard = session.heard;
+        }
         if session.expiry == 0 {
             // What it had through a group was in memory alone, and the server may die before another member has it.
             let shared = |message: &&mut Message| {
@@ -266,6 +281,8 @@ impl Model {
             _ if connect.clean_start => 0,
             _ => u32::MAX,
         };
+        // Until it is told.
+        session.heard = Heard::Nothing;
         session.cursor = 0;
         session.live.clear();
         self.links.insert(
@@ -291,17 +308,26 @@ impl Model {
         self.sessions[client].secret = true;
     }
 
-    /// After a power failure a session may be gone that was granted nothing, and one may be back whose end was not synced.
-    pub(crate) fn found(&mut self, client: usize, present: bool, expected: Option<bool>) {
+    /// After a power failure a session may be gone of which nobody was told, and one may be back whose end was not synced.
+    pub(crate) fn found(
+        &mut self,
+        client: usize,
+        present: bool,
+        expected: Option<bool>,
+        heard: Heard,
+    ) {
         let session = &mut self.sessions[client];
         if expected == Some(true) && !present {
-            let granted = session.subs.iter().any(|sub| sub.granted.is_some());
             assert!(
-                session.crashed && !granted,
+                session.crashed && heard != Heard::Has,
                 "the session of client {client} is lost"
             );
         }
         if expected == Some(false) && present {
+            assert!(
+                session.crashed && heard != Heard::None,
+                "a session of client {client} is back"
+            );
             // Or its CONNACK was never sent, which is how the model learns of it.
             (session.revived, session.exists, session.since) = (true, true, self.step);
         }
@@ -322,6 +348,18 @@ impl Model {
             (session.conn, session.expiry, session.exists, session.since) =
                 (conn, expiry, true, self.step);
         }
+    }
+
+    /// A client hears of its session.
+    pub(crate) fn told(&mut self, client: usize, present: bool) {
+        self.connected(client, present);
+        let session = &mut self.sessions[client];
+        session.secret = false;
+        session.heard = match session.expiry {
+            0 if present => Heard::Nothing,
+            0 => Heard::None,
+            _ => Heard::Has,
+        };
     }
 
     /// The server let go of a connection.

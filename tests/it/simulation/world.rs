@@ -222,7 +222,7 @@ impl World {
             }
             Packet::Connack(connack) => {
                 let client = self.model.links[&conn].client;
-                self.model.connected(client, connack.session_present);
+                self.model.told(client, connack.session_present);
             }
             _ => {}
         }
@@ -301,12 +301,15 @@ impl World {
     fn server_connects(&mut self, at: usize, client: usize, reactor: usize, body: &[u8]) {
         let connect = Connect::decode(body).expect("clients send what decodes");
         let old = self.model.sessions[client].conn;
+        let heard = self.model.sessions[client].heard;
         let expected = self.model.connect(client, at, &connect, self.now);
         let tenant = Scope::of(self.model.prefixes[client]).tenant();
         let identity = Identity {
             tenant: tenant.into(),
             ..Identity::default()
         };
+        let newest = self.shards[reactor].store().sessions();
+        let newest = newest.map(|id| id.serial).max();
         let attached = self.call(reactor, |shard, now, port| {
             shard.connect(Network::id(at), &connect, &identity, now, port)
         });
@@ -316,10 +319,15 @@ impl World {
             assert!(!self.network.conns[old].held, "taken over, but not closed");
         }
         let connack = self.network.conns[at].down.front();
-        // Where the disk is waited for, that of a new session comes later.
+        // Where the disk is waited for, it may come later.
         assert!(connack.is_some() || self.crash == Crash::Power, "a CONNACK");
-        let present = connack.is_some_and(|packet| packet[2] & 1 == 1);
-        if connack.is_none() {
+        let mut stored = self.shards[reactor].store().sessions();
+        let stored = stored.find(|id| id.idx == attached.session);
+        let present = match connack {
+            Some(packet) => packet[2] & 1 == 1,
+            None => stored.is_some_and(|id| Some(id.serial) <= newest),
+        };
+        if connack.is_none() && !present {
             self.model.begun_in_secret(client);
         }
         if !present {
@@ -331,7 +339,7 @@ impl World {
         }
         if self.crash == Crash::Power {
             // What nobody was told may be lost with the power: that a session began, or that it ended.
-            self.model.found(client, present, expected);
+            self.model.found(client, present, expected, heard);
         } else if let Some(expected) = expected {
             assert_eq!(present, expected, "session present of client {client}");
         }
