@@ -58,6 +58,9 @@ pub const GROUP_HOPS: u8 = 3;
 /// Sessions whose subscriptions are loaded in one turn after a restart: with ten each some 5 ms.
 pub const LOAD_SLICE: usize = 512;
 
+/// Sessions that get their places in the table of client identifiers together at a start: a core waits for some dozen lines of memory at a time.
+pub const PLACES_TOGETHER: usize = 32;
+
 /// Messages that may wait on a shard until all sessions are loaded before QoS 0 is shed.
 pub const EARLY_BACKLOG: usize = 65_536;
 
@@ -469,6 +472,9 @@ pub const LEAVING_RETRY_MILLIS: u64 = 1000;
 
 /// Sessions in a page of the store's table: 16 KB, so that a server with few sessions has a small one.
 pub const SESSIONS_PAGE: usize = 1024;
+
+/// Notes in a page of the list that a start makes of them: 12 bytes each, some 48 KB.
+pub const NOTES_PAGE: usize = 4096;
 
 /// Queue entries with one shared body that are recorded together: 12 KB. What a record costs beside its entries is 0.03 bytes each then.
 pub const FAN_ENTRIES: usize = 1024;

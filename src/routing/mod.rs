@@ -67,9 +67,10 @@ use crate::session::Session;
 use crate::store::Store;
 use crate::sys::prefetch;
 use crate::topic::arena::Arena;
-use crate::topic::hash::TopicHash;
 use crate::topic::table::Table;
-use crate::topic::{Entry, FilterId, Index, Marks, Masks, Own, Routes, Scope, TopicHasher};
+use crate::topic::{
+    Entry, FilterId, Index, Marks, Masks, Own, Routes, Scope, TopicHash, TopicHasher,
+};
 use crate::wheel::{Link, Links, Wheel};
 use crate::wire::{ReasonCode, WireError};
 use port::CloseCause;

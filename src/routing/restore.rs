@@ -18,13 +18,14 @@ use super::stored::{NUMBERS, distance, last_id_before};
 use super::{Shard, Shared};
 use crate::clock::{Millis, Tick};
 use crate::ids::{ReactorId, SessionId, SessionIdx};
-use crate::limits::{EARLY_BACKLOG, EARLY_PER_TURN};
+use crate::limits::{EARLY_BACKLOG, EARLY_PER_TURN, PLACES_TOGETHER};
 use crate::session::durable::{self, Body};
 use crate::session::message::Message;
 use crate::session::{Flags, Session, Will};
 use crate::store::{Recovered, State, Store};
+use crate::topic::arena::StrRef;
 use crate::topic::filter::Filter;
-use crate::topic::{GroupKey, Scope, SubOptions};
+use crate::topic::{GroupKey, Scope, SubOptions, TopicHash};
 use crate::wire::{Forward, PacketId, Qos};
 
 /// The key of a SUBACK that is none: all shards know of what this one has loaded.
@@ -149,9 +150,7 @@ impl Shard {
         let mut shard = Self::new(me, shared, 0, seed, now);
         shard.keep = Keep::new(kept.store, kept.disk, kept.epoch);
         shard.serial = kept.highest_serial;
-        shard.restore_sessions(now);
-        let spare = capacity.saturating_sub(shard.sessions.0.len());
-        shard.sessions.0.reserve(spare);
+        shard.restore_sessions(capacity, now);
         shard.restore_values(now);
         if shard.keep.restoring.pending.is_empty() {
             shard.keep.store.forget_notes();
@@ -162,27 +161,37 @@ impl Shard {
         shard
     }
 
-    fn restore_sessions(&mut self, now: Millis) {
+    fn restore_sessions(&mut self, capacity: usize, now: Millis) {
         let mut found: Vec<SessionId> = self.keep.store.sessions().collect();
         found.sort_unstable_by_key(|id| id.idx);
         let mut lost = Vec::new();
-        let mut cores = Vec::with_capacity(found.len());
-        for id in found {
-            match self.restore_session(id, now) {
-                Some(session) => cores.push((id.idx.index(), session)),
-                None => lost.push(id),
+        self.sessions.0 = self.restore_slab(&found, capacity, now, &mut lost);
+        let timers = self.sessions.0.iter();
+        let timers = timers
+            .filter(|(_, session)| session.next_due().is_some_and(|due| due < Tick(u32::MAX)));
+        self.timers.0.reserve(timers.count());
+        self.by_id.reserve(self.sessions.0.len());
+        for batch in found.chunks(PLACES_TOGETHER) {
+            // Where the table grows too large for the caches each place is waited for; so all of a batch are at once.
+            let mut hashes = [TopicHash(0); PLACES_TOGETHER];
+            for (id, hash) in batch.iter().zip(&mut hashes) {
+                if let Some(session) = self.sessions.0.get(id.idx.index()) {
+                    *hash = self.shared.hasher.hash(self.ids.text(session.client_id));
+                    self.by_id.expect(*hash);
+                }
             }
-        }
-        let places: Vec<usize> = cores.iter().map(|(at, _)| *at).collect();
-        self.sessions.0 = Slab::from_iter(cores);
-        for at in places {
-            let idx = SessionIdx(at as u32);
-            if self.keep.leaving.has(idx) {
-                self.doubt_leaving(idx);
-                self.note_tenant(idx);
-                self.tenant_found(idx);
-            } else {
-                self.find_place(idx, &mut lost);
+            for (id, hash) in batch.iter().zip(hashes) {
+                let idx = id.idx;
+                if !self.sessions.0.contains(idx.index()) {
+                    continue;
+                }
+                if self.keep.leaving.has(idx) {
+                    self.doubt_leaving(idx);
+                    self.note_tenant(idx);
+                    self.tenant_found(idx);
+                } else {
+                    self.find_place(idx, hash, &mut lost);
+                }
             }
         }
         // The reactor says so.
@@ -190,6 +199,34 @@ impl Shard {
         for id in lost {
             self.keep.store.remove(id);
         }
+    }
+
+    /// The sessions, each at its index; `found` is in their order. Those that can't be read are `lost`.
+    fn restore_slab(
+        &mut self,
+        found: &[SessionId],
+        capacity: usize,
+        now: Millis,
+        lost: &mut Vec<SessionId>,
+    ) -> Slab<Session> {
+        let end = found.last().map_or(0, |id| id.idx.index() + 1);
+        let mut sessions = Slab::with_capacity(end.max(capacity));
+        // A slab is filled from the front: what stands where there is no session goes in the end.
+        let mut holes = Vec::new();
+        for &id in found {
+            let Some(session) = self.restore_session(id, now) else {
+                lost.push(id);
+                continue;
+            };
+            while sessions.len() < id.idx.index() {
+                holes.push(sessions.insert(Session::new(StrRef::default(), NonZeroU32::MAX)));
+            }
+            sessions.insert(session);
+        }
+        for at in holes.into_iter().rev() {
+            sessions.remove(at);
+        }
+        sessions
     }
 
     /// A session as its record says, without its subscriptions. None: the record can't be read.
@@ -278,12 +315,10 @@ impl Shard {
     }
 
     /// A session gets its place in the tables. After a power failure an older one of the same client may still be there.
-    fn find_place(&mut self, idx: SessionIdx, lost: &mut Vec<SessionId>) {
+    fn find_place(&mut self, idx: SessionIdx, hash: TopicHash, lost: &mut Vec<SessionId>) {
         let id = self.id_of(idx);
         self.note_tenant(idx);
-        let client_id = self.client_id(idx);
-        let hash = self.shared.hasher.hash(client_id);
-        if let Some(other) = self.find(client_id) {
+        if let Some(other) = self.find_by(hash, self.client_id(idx)) {
             let older = if self.id_of(other).serial < id.serial {
                 other
             } else {

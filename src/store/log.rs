@@ -404,6 +404,7 @@ impl Log {
         Walk {
             log: self,
             at: from,
+            chunk: None,
         }
     }
 
@@ -642,6 +643,8 @@ impl Log {
 pub struct Walk<'a> {
     log: &'a Log,
     at: Position,
+    /// Where the last record stood: most often the next one stands there too.
+    chunk: Option<&'a Chunk>,
 }
 
 impl Walk<'_> {
@@ -656,7 +659,11 @@ impl<'a> Iterator for Walk<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let chunk = self.log.at_or_behind(self.at)?;
+            let chunk = match self.chunk {
+                Some(chunk) if self.at.0 < chunk.base + chunk.size => chunk,
+                _ => self.log.at_or_behind(self.at)?,
+            };
+            self.chunk = Some(chunk);
             let offset = self
                 .at
                 .0

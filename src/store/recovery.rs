@@ -17,6 +17,7 @@ use super::sessions::{NO_QUEUE, Sessions, Slot};
 use super::values::Values;
 use super::{Queue, Store, read};
 use crate::ids::SessionIdx;
+use crate::limits::NOTES_PAGE;
 use crate::topic::pool::Pool;
 
 /// A store as it was found. [`Store::sessions`], [`Store::state`], [`Store::queue`] and [`Store::values`] tell what is in it; when the owner has
@@ -330,7 +331,8 @@ fn is_newer(serial: u32, than: u32) -> bool {
 pub(super) struct Notes {
     /// By index of the session: the number of its last note, plus 1.
     last: Vec<u32>,
-    notes: Vec<Note>,
+    /// In pages, so that nothing is copied when there are more.
+    pages: Vec<Vec<Note>>,
 }
 
 #[derive(Debug)]
@@ -347,18 +349,31 @@ impl Notes {
             self.last.resize(idx.index() + 1, 0);
         }
         let at = at.0 / 8;
-        self.notes.push(Note {
+        if self
+            .pages
+            .last()
+            .is_none_or(|page| page.len() == NOTES_PAGE)
+        {
+            self.pages.push(Vec::with_capacity(NOTES_PAGE));
+        }
+        let full = (self.pages.len() - 1) * NOTES_PAGE;
+        let page = self.pages.last_mut().expect("one has room");
+        page.push(Note {
             at: [at as u32, (at >> 32) as u32],
             before: self.last[idx.index()],
         });
-        self.last[idx.index()] = self.notes.len() as u32;
+        self.last[idx.index()] = (full + page.len()) as u32;
     }
 
     /// Those of a session that stand behind a position, last first.
     pub(super) fn of(&self, idx: SessionIdx, since: Position) -> impl Iterator<Item = Position> {
         let mut next = self.last.get(idx.index()).copied().unwrap_or(0);
         std::iter::from_fn(move || {
-            let note = self.notes.get(next.checked_sub(1)? as usize)?;
+            let number = next.checked_sub(1)? as usize;
+            let note = self
+                .pages
+                .get(number / NOTES_PAGE)?
+                .get(number % NOTES_PAGE)?;
             next = note.before;
             let at = u64::from(note.at[0]) | u64::from(note.at[1]) << 32;
             (at * 8 > since.0).then_some(Position(at * 8))
@@ -367,6 +382,8 @@ impl Notes {
 
     /// Bytes taken from the allocator.
     pub(super) fn reserved(&self) -> usize {
-        self.last.capacity() * size_of::<u32>() + self.notes.capacity() * size_of::<Note>()
+        self.last.capacity() * size_of::<u32>()
+            + self.pages.len() * NOTES_PAGE * size_of::<Note>()
+            + self.pages.capacity() * size_of::<Vec<Note>>()
     }
 }

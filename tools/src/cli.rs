@@ -220,7 +220,8 @@ pub(crate) struct Verify {
 is killed (mosquitto: asked to end) and started again, and all phones come back at once for what is theirs and stay. Memory is the process's own (no pages of files); \
 the log's size goes in steps of a segment, so small runs overstate it.
 The storm: `tools durable --sessions 200k --messages 10`. Growth: `tools durable --sessions 100k,300k,1m --messages 0 --broadcasts 0`, and `--sessions 10k \
---messages 10`, 100, 1000. Five million: `--sessions 5m --messages 0 --broadcasts 0 --no-return`. Peers: `--broker stillwire,mosquitto,nats-server --sessions 1k`.
+--messages 10`, 100, 1000. Five million: `--sessions 5m --messages 0 --broadcasts 0 --no-return`. \
+They take minutes to make: with `--keep DIR` that is done once, and each further run measures the restart alone. Peers: `--broker stillwire,mosquitto,nats-server --sessions 1k`.
 Exit codes: 0 measured; 1 messages or sessions were lost, doubled or out of order, or a broker didn't get to the end; 2 wrong usage; 3 it couldn't run."
 )]
 pub(crate) struct Durable {
@@ -263,6 +264,9 @@ pub(crate) struct Durable {
     /// Where the data directories are for the time of a run; by default in the temporary directory
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
+    /// Make the sessions in this directory and leave them there; where an earlier run has, only the restart is measured
+    #[arg(long, requires = "no_return", conflicts_with = "broker")]
+    pub(crate) keep: Option<PathBuf>,
     /// Write JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,

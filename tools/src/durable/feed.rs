@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::packet::{self, Connect, PINGREQ, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
 
-use super::crowd::{self, ALL, TO_ALL};
+use super::crowd::{self, TO_ALL};
 
 /// Bytes of a message.
 pub(super) const PAYLOAD: usize = 64;
@@ -151,11 +151,11 @@ impl Publisher {
         Ok(())
     }
 
-    /// One message to all sessions; returns when it is acknowledged.
-    pub(super) fn broadcast(&mut self, seq: u32, qos: u8) -> io::Result<Duration> {
+    /// One message to all who have subscribed to a topic; returns when it is acknowledged.
+    pub(super) fn send_all(&mut self, topic: &str, seq: u32, qos: u8) -> io::Result<Duration> {
         let began = Instant::now();
         let before = self.acknowledged;
-        self.add(ALL, TO_ALL, seq, qos);
+        self.add(topic, TO_ALL, seq, qos);
         while self.acknowledged == before {
             self.flush()?;
             self.read()?;

@@ -31,6 +31,8 @@ pub(super) struct Launch {
     pub(super) durability: &'static str,
     /// Sessions, and connections at the same time.
     pub(super) sessions: u32,
+    /// The directory stays.
+    pub(super) keeps: bool,
 }
 
 impl Broker {
@@ -61,6 +63,42 @@ impl Launch {
 
     pub(super) fn data(&self) -> PathBuf {
         self.dir.join("data")
+    }
+
+    /// Whether an earlier run has made the sessions and kept them. They must be those that this one would make.
+    pub(super) fn is_made(&self, what: &str) -> Result<bool, String> {
+        if !self.keeps {
+            return Ok(false);
+        }
+        match fs::read_to_string(self.made()) {
+            Ok(made) if made == what => Ok(true),
+            Ok(made) => Err(format!(
+                "{} holds other sessions: {made}, not {what}",
+                self.dir.display()
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match fs::exists(self.data()) {
+                    Ok(false) => Ok(false),
+                    _ => Err(format!(
+                        "{}: a run that was to make its sessions did not come to its end; remove it",
+                        self.dir.display()
+                    )),
+                }
+            }
+            Err(error) => Err(format!("{}: {error}", self.dir.display())),
+        }
+    }
+
+    /// Says what was made.
+    pub(super) fn note_made(&self, what: &str) -> io::Result<()> {
+        if self.keeps {
+            fs::write(self.made(), what)?;
+        }
+        Ok(())
+    }
+
+    fn made(&self) -> PathBuf {
+        self.dir.join("made")
     }
 
     pub(super) fn start(&self) -> io::Result<Process> {

@@ -163,17 +163,24 @@ pub(crate) fn run(args: &Durable) -> Result<Runs, DurableError> {
         for &durability in durabilities {
             for &sessions in &args.sessions {
                 let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+                let own = dir.join(format!("stillwire-durable-{}", std::process::id()));
+                // Each kept number of sessions has a directory of its own.
+                let kept = args.keep.as_ref();
+                let kept = kept.map(|dir| dir.join(format!("{durability}-{sessions}")));
                 let launch = Launch {
                     broker,
                     binary: binary.clone(),
-                    dir: dir.join(format!("stillwire-durable-{}", std::process::id())),
+                    keeps: kept.is_some(),
+                    dir: kept.unwrap_or(own),
                     reactors: reactors(args, sessions),
                     durability,
                     sessions,
                 };
                 eprintln!("{}: {sessions} sessions", launch.name());
                 runs.figures.push(one(args, &launch));
-                std::fs::remove_dir_all(&launch.dir)?;
+                if !launch.keeps {
+                    std::fs::remove_dir_all(&launch.dir)?;
+                }
             }
         }
     }
@@ -236,24 +243,62 @@ impl Taken {
     }
 }
 
+/// What stays the same where sessions are made once for several runs.
+fn what_is_made(args: &Durable, launch: &Launch) -> String {
+    format!(
+        "{} sessions of {} subscriptions{}, {} messages for each and {} to all, QoS {}, {} reactors",
+        launch.sessions,
+        args.subscriptions,
+        if args.own_topics { " of their own" } else { "" },
+        args.messages,
+        args.broadcasts,
+        args.qos,
+        launch.reactors
+    )
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+fn taken(launch: &Launch, process: &Process) -> Result<Taken, String> {
+    Taken::of(process, &launch.data()).map_err(failed("its figures"))
+}
+
 fn steps(args: &Durable, launch: &Launch, figures: &mut Figures) -> Result<(), String> {
-    let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    let mut process = launch.start().map_err(failed("start"))?;
-    let addr = process.ready()?;
-    let version = launch.broker.version();
-    let (sessions, each) = (launch.sessions, args.messages);
-    let (count, queued) = (f64::from(sessions), f64::from(sessions) * f64::from(each));
-    let taken =
-        |process: &Process| Taken::of(process, &launch.data()).map_err(failed("its figures"));
     let mut crowd = Crowd {
-        addr,
-        version,
+        addr: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        version: launch.broker.version(),
         qos: args.qos,
-        sessions,
+        sessions: launch.sessions,
         at_once: args.at_once,
     };
+    let made = what_is_made(args, launch);
+    if !launch.is_made(&made)? {
+        make(args, launch, &mut crowd, figures)?;
+        launch.note_made(&made).map_err(failed("what was made"))?;
+    }
+    let (process, back) = restart(args, launch, &mut crowd, figures)?;
+    if args.no_return {
+        return Ok(());
+    }
+    come_back(args, launch, &crowd, &process, &back, figures)
+}
 
-    let start = taken(&process)?;
+/// Sessions begin and leave, and messages are queued for them; then the broker ends.
+fn make(
+    args: &Durable,
+    launch: &Launch,
+    crowd: &mut Crowd,
+    figures: &mut Figures,
+) -> Result<(), String> {
+    let mut process = launch.start().map_err(failed("start"))?;
+    let addr = process.ready()?;
+    crowd.addr = addr;
+    let (version, sessions, each) = (crowd.version, launch.sessions, args.messages);
+    let (count, queued) = (f64::from(sessions), f64::from(sessions) * f64::from(each));
+
+    let start = taken(launch, &process)?;
     let task = Task::Enroll {
         subscriptions: args.subscriptions,
         own: args.own_topics,
@@ -265,7 +310,7 @@ fn steps(args: &Durable, launch: &Launch, figures: &mut Figures) -> Result<(), S
     }
     figures.enroll_seconds = done.took.as_secs_f64();
     std::thread::sleep(SETTLE);
-    let enrolled = taken(&process)?;
+    let enrolled = taken(launch, &process)?;
     figures.enroll_cpu = enrolled.cpu_since(&start) / count;
     figures.session_memory = enrolled.memory_since(&start) / count;
     figures.session_disk = enrolled.disk_since(&start) / count;
@@ -273,16 +318,15 @@ fn steps(args: &Durable, launch: &Launch, figures: &mut Figures) -> Result<(), S
     if each > 0 {
         let took =
             feed::enqueue(addr, version, args.qos, sessions, each).map_err(failed("enqueue"))?;
-        let fed = taken(&process)?;
+        let fed = taken(launch, &process)?;
         figures.enqueue_rate = queued / took.as_secs_f64();
         figures.enqueue_cpu = fed.cpu_since(&enrolled) / queued;
         figures.message_memory = fed.memory_since(&enrolled) / queued;
         figures.message_disk = fed.disk_since(&enrolled) / queued;
     }
-    broadcast(args, &process, addr, version, figures, &taken)
+    broadcast(args, launch, &process, crowd, figures)
         .map_err(|error| format!("broadcast: {error}"))?;
 
-    // The end, and a new beginning.
     if launch.broker.survives_sigkill() {
         process.kill();
     } else {
@@ -291,37 +335,55 @@ fn steps(args: &Durable, launch: &Launch, figures: &mut Figures) -> Result<(), S
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+    Ok(())
+}
+
+/// A new beginning, and what the broker took when it had everything.
+fn restart(
+    args: &Durable,
+    launch: &Launch,
+    crowd: &mut Crowd,
+    figures: &mut Figures,
+) -> Result<(Process, Taken), String> {
     figures.log_bytes = launch::disk(&launch.data()).map_err(failed("its disk"))?;
     let mut process = launch.start().map_err(failed("start again"))?;
     crowd.addr = process.ready()?;
     let began = process.began;
     let since = || began.elapsed().as_secs_f64();
     figures.listening_seconds = since();
-    let mut first =
-        Publisher::connect(crowd.addr, version, "first").map_err(failed("a first connect"))?;
+    let mut first = Publisher::connect(crowd.addr, crowd.version, "first")
+        .map_err(failed("a first connect"))?;
     figures.first_connack_seconds = since();
-    // Only when all sessions are loaded is it known who must have it.
-    let to_all = args.broadcasts;
+    // Only when all sessions are loaded is it known who must have it. Where sessions are kept it goes to nobody, so that the next run finds the same.
+    let topic = if launch.keeps { "nobody" } else { crowd::ALL };
     first
-        .broadcast(to_all, args.qos)
+        .send_all(topic, args.broadcasts, args.qos)
         .map_err(failed("a first message"))?;
     figures.first_puback_seconds = since();
     std::thread::sleep(SETTLE);
-    let back = taken(&process)?;
+    let back = taken(launch, &process)?;
     figures.restarted_memory = back.memory;
+    Ok((process, back))
+}
 
-    if args.no_return {
-        return Ok(());
-    }
+/// All come back for what is theirs.
+fn come_back(
+    args: &Durable,
+    launch: &Launch,
+    crowd: &Crowd,
+    process: &Process,
+    back: &Taken,
+    figures: &mut Figures,
+) -> Result<(), String> {
     let task = Task::Return {
-        own: each,
-        to_all: to_all + 1,
+        own: args.messages,
+        to_all: args.broadcasts + 1,
     };
     let (done, held) = crowd.run(task).map_err(failed("replay"))?;
-    let replayed = taken(&process)?;
+    let replayed = taken(launch, process)?;
     drop(held);
     let received = done.received.max(1) as f64;
-    figures.replay_cpu = replayed.cpu_since(&back) / received;
+    figures.replay_cpu = replayed.cpu_since(back) / received;
     figures.replay_seconds = done.took.as_secs_f64();
     figures.replay_rate = received / figures.replay_seconds;
     let wait = |quantile| done.waits.at(quantile) as f64 / 1e6;
@@ -339,25 +401,27 @@ fn steps(args: &Durable, launch: &Launch, figures: &mut Figures) -> Result<(), S
 /// Messages to all sessions, which are away, and what that does to somebody who isn't.
 fn broadcast(
     args: &Durable,
+    launch: &Launch,
     process: &Process,
-    addr: std::net::SocketAddr,
-    version: u8,
+    crowd: &Crowd,
     figures: &mut Figures,
-    taken: &impl Fn(&Process) -> Result<Taken, String>,
 ) -> Result<(), String> {
     if args.broadcasts == 0 {
         return Ok(());
     }
     let failed = |error: io::Error| error.to_string();
+    let (addr, version) = (crowd.addr, crowd.version);
     let mut publisher = Publisher::connect(addr, version, "to all").map_err(failed)?;
     let quiet = Bystander::start(addr, version).map_err(failed)?;
     std::thread::sleep(SETTLE);
     figures.quiet_ping_seconds = quiet.end().map_err(failed)?.as_secs_f64();
-    let before = taken(process)?;
+    let before = taken(launch, process)?;
     let bystander = Bystander::start(addr, version).map_err(failed)?;
     let began = Instant::now();
     for seq in 0..args.broadcasts {
-        let took = publisher.broadcast(seq, args.qos).map_err(failed)?;
+        let took = publisher
+            .send_all(crowd::ALL, seq, args.qos)
+            .map_err(failed)?;
         figures.broadcast_seconds = figures.broadcast_seconds.max(took.as_secs_f64());
     }
     eprintln!(
@@ -366,7 +430,7 @@ fn broadcast(
         began.elapsed().as_secs_f64()
     );
     figures.ping_seconds = bystander.end().map_err(failed)?.as_secs_f64();
-    let after = taken(process)?;
+    let after = taken(launch, process)?;
     let copies = f64::from(args.broadcasts) * f64::from(figures.sessions);
     figures.broadcast_cpu = after.cpu_since(&before) / copies;
     figures.broadcast_disk = after.disk_since(&before) / copies;
