@@ -464,6 +464,9 @@ const _: () = assert!(
 /// Messages of one session that has ended which go on to other members of their groups at a time, unsettled: as many as a client may have under way.
 pub const LEAVING_WINDOW: usize = 64;
 
+/// Of each kind of what found no room in the log, how many are recorded in one tick when there is room again: some milliseconds.
+pub const OWED_PER_TICK: usize = 8192;
+
 /// Messages that go on to other members in one turn. Each is a record, and often a letter.
 pub const LEAVING_SLICE: usize = 64;
 

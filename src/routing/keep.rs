@@ -10,7 +10,7 @@ use super::waits::Waits;
 use super::{Sessions, Shard, doubts, groups, leaving, restore, stored};
 use crate::clock::{Millis, Tick};
 use crate::ids::{SessionId, SessionIdx};
-use crate::limits;
+use crate::limits::{self, OWED_PER_TICK};
 use crate::session::durable::{self, Core, Note, Subscription};
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::session::{Flags, Session, Will};
@@ -102,6 +102,12 @@ impl Keep {
         self.scratch = bytes;
         done
     }
+}
+
+/// The first ones of what waits for room, as many as one tick takes.
+pub(super) fn first<T>(waiting: &mut Vec<T>) -> Vec<T> {
+    let rest = waiting.split_off(waiting.len().min(OWED_PER_TICK));
+    std::mem::replace(waiting, rest)
 }
 
 /// All that a session's state is made of.
@@ -246,12 +252,13 @@ impl Shard {
     /// Once a tick: what found no room in the store is tried again, and the log is looked at.
     pub(super) fn tend_store(&mut self, now: Millis, port: &mut impl Port) {
         // What the store could not record it keeps, and tries again; but when the disk has failed, nothing is recorded any more.
-        if self.keep.store.commit().is_ok() && !self.keep.store.log().failed() {
+        let store = &mut self.keep.store;
+        if store.commit().is_ok() && !store.owes() && !store.log().failed() {
             self.release_unreceived(now, port);
         }
         self.save_unsaved();
         self.retry_leaving(now);
-        for (session, receipt, outcome) in std::mem::take(&mut self.keep.unheld) {
+        for (session, receipt, outcome) in first(&mut self.keep.unheld) {
             self.settled(session, receipt, outcome, port);
         }
         self.keep.cleaning = true;
@@ -263,7 +270,10 @@ impl Shard {
         let mut unsaved = std::mem::take(&mut self.keep.unsaved);
         unsaved.sort_unstable_by_key(|id| (id.idx, id.serial));
         unsaved.dedup();
-        while let Some(id) = unsaved.pop() {
+        for _ in 0..OWED_PER_TICK {
+            let Some(id) = unsaved.pop() else {
+                break;
+            };
             if let Some(idx) = self.live(id) {
                 if self.keep.leaving.has(idx) {
                     self.record_leaving(idx);

@@ -4,6 +4,7 @@
 
 use super::Shard;
 use super::deliver::{Grant, Out};
+use super::keep::first;
 use super::port::Port;
 use super::stored::{IDS, NUMBERS, distance, is_sent, meta, packet_id, twice, unsent};
 use super::waits::Wait;
@@ -336,7 +337,7 @@ impl Shard {
 
     /// What could not be recorded is by now.
     pub(super) fn release_unreceived(&mut self, now: Millis, port: &mut impl Port) {
-        for (session, seq) in std::mem::take(&mut self.keep.unreceived) {
+        for (session, seq) in first(&mut self.keep.unreceived) {
             if let Some(idx) = self.live(session)
                 && let Some(queue) = self.keep.store.queue(idx)
                 && queue.state(seq) == State::Received

@@ -55,6 +55,7 @@ use sessions::{NO_QUEUE, Sessions, Slot};
 use values::Values;
 
 use crate::ids::{SessionId, SessionIdx};
+use crate::limits::OWED_PER_TICK;
 use crate::topic::pool::Pool;
 
 /// An entry of a queue.
@@ -252,8 +253,8 @@ impl Store {
 
     // ---- time ----
 
-    /// Records what was collected, and what found no room. Called before anything that was appended is acknowledged; on an error that must wait, and
-    /// the next call tries again. Costs nothing if there is nothing.
+    /// Records what was collected, and a part of what found no room. Called before anything that was appended is acknowledged; on an error that must
+    /// wait, and the next call tries again. Costs nothing if there is nothing.
     #[inline]
     pub fn commit(&mut self) -> Result<(), Refused> {
         if self.owed.is_empty() && self.fan.is_empty() {
@@ -261,6 +262,11 @@ impl Store {
         }
         self.flush_fan()?;
         self.pay_owed()
+    }
+
+    /// Whether something has happened in memory that found no room, and is not recorded yet.
+    pub fn owes(&self) -> bool {
+        !self.owed.is_empty()
     }
 
     /// Where the log ends: what is recorded up to now stands before it. What is collected is not yet: see [`Store::commit`].
@@ -383,7 +389,10 @@ impl Store {
 
     #[cold]
     fn pay_owed(&mut self) -> Result<(), Refused> {
-        while let Some(&owed) = self.owed.last() {
+        for _ in 0..OWED_PER_TICK {
+            let Some(&owed) = self.owed.last() else {
+                break;
+            };
             // What came since may have made it void: then it must not be recorded, for the last record is right.
             let still = match owed {
                 Owed::End(session) => self.sessions.find(session).is_none(),
@@ -397,7 +406,9 @@ impl Store {
             }
             self.owed.pop();
         }
-        self.owed.shrink_to(16);
+        if self.owed.is_empty() {
+            self.owed = Vec::new();
+        }
         Ok(())
     }
 

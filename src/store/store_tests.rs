@@ -379,6 +379,34 @@ fn what_finds_no_room_is_recorded_later() {
 }
 
 #[test]
+fn much_that_found_no_room_is_recorded_in_parts() {
+    let mut store = with_sessions(1);
+    let me = id(0, 1);
+    let count = 2 * OWED_PER_TICK as u32 + 10;
+    for _ in 0..=count {
+        store.append(me, 0, b"", &[b"x"]).unwrap();
+    }
+    let limit = store.stats().log;
+    store.log_mut().set_limit(limit);
+    while store.note(me, &[]).is_ok() {}
+    for seq in 0..count {
+        assert_eq!(store.done(me, seq), Err(Refused::Full));
+    }
+    store.log_mut().set_limit(1 << 30);
+    let mut parts = 0;
+    while store.owes() {
+        let before = store.end().0;
+        store.commit().unwrap();
+        let bytes = store.end().0 - before;
+        assert!(bytes < 64 * OWED_PER_TICK as u64, "{bytes} bytes at once");
+        parts += 1;
+    }
+    assert_eq!(parts, 3);
+    let store = reopened(&store, Loss::Process).store;
+    assert_eq!(store.queue(SessionIdx(0)).unwrap().head(), count);
+}
+
+#[test]
 fn a_failed_sync_is_final() {
     let mut store = with_sessions(1);
     let me = id(0, 1);
