@@ -241,11 +241,18 @@ fn head_of(part: &Part, damage: &mut Vec<Damage>) -> Result<Head, NoHead> {
             report(len, head.size - len as u64, What::Short);
         } else if first != Ok(head) {
             report(0, HEAD as u64, What::OneHead);
+        } else if copy == Err(NoHead::Blank) && is_empty(&part.segment) {
+            // It was begun when the process was killed: the copy comes after the head, and before any record.
         } else if copy != Ok(head) {
             report(copy_at, HEAD as u64, What::OneHead);
         }
     }
     head
+}
+
+/// Whether a segment with a head has no record, nor a part of one.
+fn is_empty(segment: &Segment) -> bool {
+    segment[HEAD..].iter().all(|byte| *byte == 0)
 }
 
 /// Damage that is a file as a whole.

@@ -421,3 +421,27 @@ fn a_missing_a_foreign_and_a_cut_file_are_told() {
     *heads.files[1].bytes.last_mut().unwrap() ^= 1;
     assert_eq!(whats(&heads), [What::Heads, What::Missing]);
 }
+
+#[test]
+fn a_segment_that_was_just_begun_is_not_damaged() {
+    let mut log = log();
+    fill(&mut log, 0..300);
+    let mut image = log.image(Loss::Process);
+    let whats = |image: &Image| -> Vec<What> {
+        let damage = reopen(image).damage;
+        damage.into_iter().map(|damage| damage.what).collect()
+    };
+    // The process was killed between the two copies of the head.
+    let last = image.files.iter_mut().max_by_key(|file| file.number);
+    let bytes = &mut last.unwrap().bytes;
+    let copy = bytes.len() - HEAD;
+    bytes[copy..].fill(0);
+    assert_eq!(whats(&image), [What::OneHead], "it has records");
+    let last = image.files.iter_mut().max_by_key(|file| file.number);
+    last.unwrap().bytes[HEAD..].fill(0);
+    assert_eq!(whats(&image), []);
+    // A bit is another matter than what was never written.
+    let last = image.files.iter_mut().max_by_key(|file| file.number);
+    *last.unwrap().bytes.last_mut().unwrap() = 1;
+    assert_eq!(whats(&image), [What::OneHead]);
+}
