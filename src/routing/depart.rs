@@ -144,6 +144,7 @@ impl Shard {
         self.rule_on_held(idx, now, port);
         if self.sessions[idx].is_durable() {
             self.record_offline(idx);
+            self.keep.store.rest(idx);
         }
         self.sessions[idx].tidy();
         self.schedule(idx);

@@ -14,7 +14,7 @@ use crate::limits::{self, OWED_PER_TICK};
 use crate::session::durable::{self, Core, Note, Subscription};
 use crate::session::message::{Message, Outcome, Receipt};
 use crate::session::{Flags, Session, Will};
-use crate::store::{self, Queue, Refused, Store};
+use crate::store::{self, Refused, Store, View};
 use crate::topic::arena::Arena;
 use crate::topic::{Filter, Index};
 
@@ -306,7 +306,7 @@ impl Shard {
                 Tick(u32::MAX) => u64::MAX,
                 Tick(tick) => times.0 + u64::from(tick) * times.1,
             };
-            let describe = |session: SessionId, queue: Option<&Queue>, out: &mut Vec<u8>| {
+            let describe = |session: SessionId, queue: Option<View<'_>>, out: &mut Vec<u8>| {
                 let held = &parts.sessions[session.idx];
                 let due = held.extras().and_then(|extras| extras.will_due);
                 let ends = held.until().map(unix);

@@ -21,7 +21,7 @@ use crate::ids::{SessionId, SessionIdx};
 use crate::limits::{LEAVING_RETRY_MILLIS, LEAVING_SLICE, LEAVING_WINDOW};
 use crate::session::durable::{Body, Meta, Note};
 use crate::session::message::{Outcome, Publisher, Receipt};
-use crate::store::{Queue, State, Store};
+use crate::store::{Queue, State, Store, View};
 use crate::topic::GroupKey;
 use crate::wire::Qos;
 
@@ -85,7 +85,7 @@ impl Leaving {
 
 /// Whether an entry of a session that is over is for another member, if it came through a group: one that was sent at QoS 2 is for nobody else
 /// (MQTT-4.8.2-5).
-pub(super) fn goes_on(queue: &Queue, seq: u32, twice: bool) -> bool {
+pub(super) fn goes_on(queue: View<'_>, seq: u32, twice: bool) -> bool {
     let was_sent = distance(queue.head(), seq) < distance(queue.head(), unsent(queue));
     queue.state(seq) == State::Waiting && !(twice && was_sent)
 }

@@ -283,11 +283,12 @@ impl Shard {
     /// have taken that some of it was acknowledged.
     fn restore_queue(&mut self, idx: SessionIdx, unsent: Option<u32>) {
         let window = usize::from(self.mqtt().max_inflight);
-        let Some(queue) = self.keep.store.queue_mut(idx) else {
+        let Some(queue) = self.keep.store.queue(idx) else {
             return;
         };
         let (head, tail) = (queue.head(), queue.tail());
-        queue.sent_before = match unsent {
+        let (len, bytes) = (queue.len() as u64, queue.bytes());
+        let sent_before = match unsent {
             Some(next) => within(head, tail, next),
             None if self.keep.disk => tail,
             None => {
@@ -299,9 +300,12 @@ impl Shard {
                 seq
             }
         };
-        queue.sent = head;
-        queue.flying = 0;
-        let (len, bytes) = (queue.len() as u64, queue.bytes());
+        // All that is said of a queue is at its head after a restart.
+        if sent_before != head
+            && let Some(queue) = self.keep.store.queue_mut(idx)
+        {
+            queue.sent_before = sent_before;
+        }
         self.counters().queued.add(len);
         self.shared.queued.fetch_add(len, Relaxed);
         self.shared.queued_bytes.fetch_add(bytes, Relaxed);

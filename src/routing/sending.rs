@@ -48,7 +48,7 @@ impl Shard {
         let Some(queue) = self.keep.store.queue_mut(idx) else {
             return;
         };
-        queue.sent_before = unsent(queue);
+        queue.sent_before = unsent(queue.view());
         queue.sent = queue.head();
         queue.flying = 0;
         let tail = queue.tail();

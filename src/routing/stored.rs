@@ -17,7 +17,7 @@ use crate::ids::{SessionId, SessionIdx};
 use crate::session::Flags;
 use crate::session::durable::{Body, Meta, is_twice};
 use crate::session::message::Message;
-use crate::store::{Item, Queue, Refused, Shared, State};
+use crate::store::{Item, Queue, Refused, Shared, State, View};
 use crate::wire::{PacketId, Qos};
 
 /// Packet identifiers there are: no two messages that are this far apart may be in flight together.
@@ -41,7 +41,7 @@ pub(super) fn distance(from: u32, to: u32) -> u32 {
 }
 
 /// The first message that was never sent.
-pub(super) fn unsent(queue: &Queue) -> u32 {
+pub(super) fn unsent(queue: View<'_>) -> u32 {
     let head = queue.head();
     if distance(head, queue.sent) > distance(head, queue.sent_before) {
         queue.sent
@@ -51,7 +51,7 @@ pub(super) fn unsent(queue: &Queue) -> u32 {
 }
 
 /// Whether a message of the queue was sent on this connection.
-pub(super) fn is_sent(queue: &Queue, seq: u32) -> bool {
+pub(super) fn is_sent(queue: View<'_>, seq: u32) -> bool {
     distance(queue.head(), seq) < distance(queue.head(), queue.sent)
 }
 
@@ -241,7 +241,7 @@ impl Shard {
     }
 
     pub(super) fn stored_bytes(&self, idx: SessionIdx) -> u64 {
-        self.keep.store.queue(idx).map_or(0, Queue::bytes)
+        self.keep.store.queue(idx).map_or(0, |queue| queue.bytes())
     }
 
     /// Messages of a durable session's queue that were not sent on this connection, held ones included.
@@ -321,18 +321,28 @@ impl Shard {
 
     /// Past those that are gone; and past those that the client has, so they were sent, even where that was not known.
     fn skip_gone(&mut self, idx: SessionIdx) {
-        if let Some(queue) = self.keep.store.queue_mut(idx) {
-            let mut seq = unsent(queue);
-            while seq != queue.tail() && queue.state(seq) != State::Waiting {
-                seq = Queue::after(seq);
-                queue.sent_before = seq;
-            }
+        let Some(queue) = self.keep.store.queue(idx) else {
+            return;
+        };
+        let first = unsent(queue);
+        let mut seq = first;
+        while seq != queue.tail() && queue.state(seq) != State::Waiting {
+            seq = Queue::after(seq);
+        }
+        if seq != first
+            && let Some(queue) = self.keep.store.queue_mut(idx)
+        {
+            queue.sent_before = seq;
         }
     }
 
     /// Takes the first message that was never sent out of a queue.
     fn drop_unsent(&mut self, idx: SessionIdx, seq: u32) {
-        if let Some(queue) = self.keep.store.queue_mut(idx) {
+        let queue = self.keep.store.queue(idx);
+        // Past the head all that is said of a queue goes on with it.
+        if queue.is_some_and(|queue| queue.head() != seq)
+            && let Some(queue) = self.keep.store.queue_mut(idx)
+        {
             queue.sent_before = Queue::after(seq);
         }
         self.finish(idx, seq);
@@ -358,13 +368,15 @@ impl Shard {
     pub(super) fn finish(&mut self, idx: SessionIdx, seq: u32) {
         let session = self.id_of(idx);
         let before = self.stored_bytes(idx);
-        let Some(queue) = self.keep.store.queue_mut(idx) else {
+        let Some(queue) = self.keep.store.queue(idx) else {
             return;
         };
         if queue.state(seq) == State::Gone {
             return;
         }
-        if is_sent(queue, seq) {
+        if is_sent(queue, seq)
+            && let Some(queue) = self.keep.store.queue_mut(idx)
+        {
             queue.flying = queue.flying.saturating_sub(1);
         }
         let _ = self.keep.store.done(session, seq);

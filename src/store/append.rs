@@ -5,8 +5,7 @@ use super::fan::{ENTRY_BYTES, FanEntry};
 use super::format::{Header, Kind};
 use super::log::Urgency;
 use super::read::{self, Weight};
-use super::sessions::NO_QUEUE;
-use super::{Owed, Queue, Refused, Shared, Store, header};
+use super::{Owed, Queue, Refused, Shared, Store, View, header};
 use crate::ids::{SessionId, SessionIdx};
 
 impl Store {
@@ -26,13 +25,13 @@ impl Store {
         if !self.fan.is_empty() {
             self.flush_fan()?;
         }
-        let (queue, seq) = self.next(session, start)?;
+        let seq = self.next(session, start)?;
         let header = Header {
             aux: u16::try_from(meta.len()).expect("a meta has a length of 16 bits"),
             ..header(Kind::Message, session, seq)
         };
         let place = self.write_two(Urgency::Message, &header, meta, body)?;
-        self.push(session, queue, seq, Entry::message(place), place.bytes());
+        self.push(session, seq, Entry::message(place), place.bytes());
         self.live += place.bytes();
         Ok(seq)
     }
@@ -63,11 +62,11 @@ impl Store {
         if !self.fan.takes(body) {
             self.flush_fan()?;
         }
-        let (queue, seq) = self.next(session, start)?;
+        let seq = self.next(session, start)?;
         let it = self.bodies.at_mut(body);
         it.holders += 1;
         let bytes = it.place.bytes();
-        self.push(session, queue, seq, Entry::fan(body, tag), bytes);
+        self.push(session, seq, Entry::fan(body, tag), bytes);
         self.fan.push(body, FanEntry { session, seq, tag });
         self.live += ENTRY_BYTES as u64;
         Ok(seq)
@@ -85,14 +84,14 @@ impl Store {
         if !self.fan.takes(body) {
             self.flush_fan()?;
         }
-        let (queue, seq) = self.next(session, start)?;
+        let seq = self.next(session, start)?;
         let id = self.bodies.at(body).id.to_le_bytes();
         let header = header(Kind::Reference, session, seq);
         let place = self.write(Urgency::Message, &header, &[&id, meta])?;
         let it = self.bodies.at_mut(body);
         it.holders += 1;
         let bytes = it.place.bytes() + place.bytes();
-        self.push(session, queue, seq, Entry::reference(place), bytes);
+        self.push(session, seq, Entry::reference(place), bytes);
         self.live += place.bytes();
         Ok(seq)
     }
@@ -102,18 +101,22 @@ impl Store {
         self.live -= self.bodies.release(body);
     }
 
-    /// A session's queue; none if it is empty.
+    /// A session's queue, to look at; none if it is empty.
     #[inline]
-    pub fn queue(&self, idx: SessionIdx) -> Option<&Queue> {
-        let slot = self.sessions.slot(idx);
-        (slot.queue != NO_QUEUE).then(|| &self.queues[slot.queue])
+    pub fn queue(&self, idx: SessionIdx) -> Option<View<'_>> {
+        self.queues.view(self.sessions.slot(idx))
     }
 
-    /// The same, for the owner's cursors. They are gone with the last entry.
+    /// The same, open, for the owner's cursors. They are gone with the last entry. An open queue takes more memory until [`Store::rest`].
     #[inline]
     pub fn queue_mut(&mut self, idx: SessionIdx) -> Option<&mut Queue> {
-        let slot = self.sessions.slot(idx);
-        (slot.queue != NO_QUEUE).then(|| &mut self.queues[slot.queue])
+        let end = self.units();
+        self.queues.open(&mut self.sessions, idx, end)
+    }
+
+    /// Nobody sends from a session's queue for now: it takes less memory, unless it is long or part of it was sent.
+    pub fn rest(&mut self, idx: SessionIdx) {
+        self.queues.rest(&mut self.sessions, idx);
     }
 
     /// The other side has the message (PUBREC): the body may go, the entry stays until it is done. In memory in any case; on an error that is not
@@ -124,8 +127,9 @@ impl Store {
             return Ok(());
         }
         let weight = self.weigh(entry);
-        let queue = self.queue_at(session).expect("it has an entry");
-        queue.replace(seq, Entry::received(Place::NONE), weight.queue, 0);
+        let slot = self.sessions.slot(session.idx);
+        let received = Entry::received(Place::NONE);
+        self.queues.replace(slot, seq, received, weight.queue, 0);
         self.unhold(weight);
         self.record_or_owe(Owed::Received(session, seq))
     }
@@ -133,68 +137,46 @@ impl Store {
     /// The entry is over: acknowledged, expired, or dropped. In memory in any case; on an error that is not recorded yet, and [`Store::commit`] tries
     /// again.
     pub fn done(&mut self, session: SessionId, seq: u32) -> Result<(), Refused> {
-        let Some(slot) = self.sessions.find(session) else {
-            return Ok(());
-        };
-        if slot.queue == NO_QUEUE {
-            return Ok(());
-        }
-        let entry = self.queues[slot.queue].get(seq);
+        let entry = self.entry(session, seq);
         if entry.is_gone() {
             return Ok(());
         }
         let weight = self.weigh(entry);
-        let queue = &mut self.queues[slot.queue];
-        queue.remove(seq, weight.queue);
-        if queue.is_empty() {
-            self.queues.remove(slot.queue);
-            self.sessions.slot_mut(session.idx).queue = NO_QUEUE;
-        }
+        let end = self.units();
+        let gone = (seq, weight.queue);
+        self.queues
+            .remove(&mut self.sessions, session.idx, gone, end);
         self.message_count -= 1;
         self.unhold(weight);
         self.record_or_owe(Owed::Done(session, seq))
     }
 
-    /// Where the next entry of a session goes: the number of its queue, if it has one, and the entry's.
+    /// The number of the next entry of a session.
     #[inline]
-    fn next(&self, session: SessionId, start: u32) -> Result<(u32, u32), Refused> {
+    fn next(&self, session: SessionId, start: u32) -> Result<u32, Refused> {
         let slot = self.sessions.find(session);
         let slot = slot.expect("who appends has recorded the session");
-        if slot.queue == NO_QUEUE {
-            return Ok((NO_QUEUE, Queue::new(start).tail()));
-        }
-        let queue = &self.queues[slot.queue];
-        if queue.is_full() {
+        if self.queues.is_full(slot) {
             return Err(Refused::Full);
         }
-        Ok((slot.queue, queue.tail()))
+        let queue = self.queues.view(slot);
+        Ok(queue.map_or_else(|| Queue::new(start).tail(), |queue| queue.tail()))
     }
 
     #[inline]
-    pub(super) fn push(
-        &mut self,
-        session: SessionId,
-        mut queue: u32,
-        seq: u32,
-        entry: Entry,
-        bytes: u64,
-    ) {
-        if queue == NO_QUEUE {
-            queue = self.queues.insert(Queue::new(seq));
-            self.sessions.slot_mut(session.idx).queue = queue;
-        }
-        self.queues[queue].push(entry, bytes);
+    pub(super) fn push(&mut self, session: SessionId, seq: u32, entry: Entry, bytes: u64) {
+        let end = self.units();
+        let new = (seq, entry, bytes);
+        self.queues.push(&mut self.sessions, session.idx, new, end);
         self.message_count += 1;
     }
 
     /// A session's queue is over, in memory.
     pub(super) fn drop_queue(&mut self, idx: SessionIdx) {
-        let slot = self.sessions.slot_mut(idx);
-        if slot.queue == NO_QUEUE {
+        let end = self.units();
+        let Some(queue) = self.queues.take(&mut self.sessions, idx, end) else {
             return;
-        }
-        let number = std::mem::replace(&mut slot.queue, NO_QUEUE);
-        let queue = self.queues.remove(number);
+        };
         self.message_count -= queue.len();
         for (_, entry) in queue.iter() {
             self.unhold(self.weigh(entry));

@@ -7,7 +7,7 @@ use super::entry::{Entry, Held, Place};
 use super::fan::{self, FanEntry};
 use super::format::{self, Kind, Position};
 use super::log::{Record, Urgency};
-use super::{NO_QUEUE, Queue, Refused, Store, header};
+use super::{Refused, Store, View, header};
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits::{CLEAN_PER_BYTE, CLEAN_SLACK};
 
@@ -70,7 +70,7 @@ impl Store {
     pub fn clean(
         &mut self,
         budget: usize,
-        mut describe: impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
+        mut describe: impl FnMut(SessionId, Option<View<'_>>, &mut Vec<u8>),
     ) -> bool {
         let grown = std::mem::take(&mut self.cleaner.grown);
         // What came while there was nothing to clean is no debt: a burst would be paid for in one long call.
@@ -160,7 +160,7 @@ impl Store {
     fn move_out(
         &mut self,
         found: &Found,
-        describe: &mut impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
+        describe: &mut impl FnMut(SessionId, Option<View<'_>>, &mut Vec<u8>),
     ) -> Result<(), Refused> {
         let session = SessionId {
             idx: SessionIdx(found.header.session),
@@ -188,7 +188,7 @@ impl Store {
     fn describe_anew(
         &mut self,
         session: SessionId,
-        describe: &mut impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
+        describe: &mut impl FnMut(SessionId, Option<View<'_>>, &mut Vec<u8>),
     ) -> Result<(), Refused> {
         let mut state = std::mem::take(&mut self.cleaner.scratch);
         state.clear();
@@ -217,8 +217,7 @@ impl Store {
             Kind::Reference => Entry::reference(place),
             _ => Entry::received(place),
         };
-        let queue = self.queue_at(session).expect("it has the entry");
-        queue.replace(found.header.seq, entry, 0, 0);
+        self.replace(session, found.header.seq, entry);
         Ok(())
     }
 
@@ -295,7 +294,7 @@ impl Store {
         &mut self,
         from: Position,
         to: Position,
-        describe: &mut impl FnMut(SessionId, Option<&Queue>, &mut Vec<u8>),
+        describe: &mut impl FnMut(SessionId, Option<View<'_>>, &mut Vec<u8>),
     ) -> Result<(), Refused> {
         let lost =
             |place: Place| !place.is_none() && place.position() >= from && place.position() < to;
@@ -312,13 +311,13 @@ impl Store {
             self.describe_anew(session, describe)?;
         }
         // Only that it is received was recorded: that can be said again.
+        let end = self.units();
         let received: Vec<(SessionId, u32)> = self
             .sessions
             .iter()
-            .filter(|(_, slot)| slot.queue != NO_QUEUE)
             .flat_map(|(idx, slot)| {
                 let serial = slot.serial;
-                let entries = self.queues[slot.queue].iter();
+                let entries = self.queues.entries(slot, end);
                 entries
                     .filter(
                         |(_, entry)| matches!(entry.held(), Held::Received(place) if lost(place)),
@@ -329,8 +328,7 @@ impl Store {
         for (session, seq) in received {
             let header = header(Kind::Received, session, seq);
             let place = self.write(Urgency::Moved, &header, &[])?;
-            let queue = self.queue_at(session).expect("it has the entry");
-            queue.replace(seq, Entry::received(place), 0, 0);
+            self.replace(session, seq, Entry::received(place));
         }
         Ok(())
     }

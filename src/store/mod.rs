@@ -5,7 +5,7 @@
 //!
 //! - [`format`]: the byte map. [`segment`], [`chain`], [`scan`], [`log`]: the log. [`damage`]: what was found broken. [`heap`]: a log without a disk.
 //! - [`files`], [`syncer`], [`disk`]: a log in a directory, and the threads that wait for the disk. [`manifest`]: what must be known before a log is opened.
-//! - `entry`, [`queue`], `sessions`, `bodies`, `values`: what is in memory, 8 bytes a queued message and 16 a session.
+//! - `entry`, [`queue`], `resting`, `queues`, `sessions`, `bodies`, `values`: what is in memory, 8 bytes a queued message and 16 a session.
 //! - `append`, `read`, `values`: what the owner does with it. `clean`: how space is given back. [`recovery`]: from a log to a store.
 //!   [`rehome`]: from one store to others.
 //!
@@ -27,9 +27,11 @@ pub mod heap;
 pub mod log;
 pub mod manifest;
 pub mod queue;
+mod queues;
 mod read;
 pub mod recovery;
 pub mod rehome;
+mod resting;
 mod ring;
 pub mod scan;
 pub mod segment;
@@ -41,7 +43,7 @@ pub use bodies::Shared;
 pub use damage::Damage;
 pub use format::Position;
 pub use log::Refused;
-pub use queue::{Queue, State};
+pub use queue::{Queue, State, View};
 pub use recovery::Recovered;
 
 use bodies::Bodies;
@@ -50,13 +52,13 @@ use entry::{Entry, Held, Place};
 use fan::Fan;
 use format::{Header, Kind};
 use log::{Log, Shape, Urgency};
+use queues::Queues;
 use recovery::Notes;
-use sessions::{NO_QUEUE, Sessions, Slot};
+use sessions::{Sessions, Slot};
 use values::Values;
 
 use crate::ids::{SessionId, SessionIdx};
 use crate::limits::OWED_PER_TICK;
-use crate::topic::pool::Pool;
 
 /// An entry of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +105,7 @@ enum Owed {
 pub struct Store {
     log: Log,
     sessions: Sessions,
-    queues: Pool<Queue>,
+    queues: Queues,
     bodies: Bodies,
     values: Values,
     /// Entries that are in their queues and not in the log yet.
@@ -123,7 +125,7 @@ impl Store {
         Self {
             log,
             sessions: Sessions::default(),
-            queues: Pool::default(),
+            queues: Queues::default(),
             bodies: Bodies::default(),
             values: Values::new(seed),
             fan: Fan::default(),
@@ -291,7 +293,6 @@ impl Store {
 
     /// What it holds.
     pub fn stats(&self) -> Stats {
-        let queues: usize = self.queues.iter().map(Queue::reserved).sum();
         Stats {
             live: self.live,
             log: self.log.size(),
@@ -302,7 +303,6 @@ impl Store {
             values: self.values.len(),
             memory: self.sessions.reserved()
                 + self.queues.reserved()
-                + queues
                 + self.bodies.reserved()
                 + self.values.reserved()
                 + self.fan.reserved()
@@ -378,8 +378,7 @@ impl Store {
             Owed::Received(session, seq) => {
                 let header = header(Kind::Received, session, seq);
                 let place = self.write(Urgency::Control, &header, &[])?;
-                let queue = self.queue_at(session).expect("the caller has looked");
-                queue.replace(seq, Entry::received(place), 0, 0);
+                self.replace(session, seq, Entry::received(place));
                 self.live += place.bytes();
                 return Ok(());
             }
@@ -412,18 +411,22 @@ impl Store {
         Ok(())
     }
 
-    /// The queue of a session that is in the store and has one.
-    fn queue_at(&mut self, session: SessionId) -> Option<&mut Queue> {
-        let slot = self.sessions.find(session)?;
-        (slot.queue != NO_QUEUE).then(|| &mut self.queues[slot.queue])
-    }
-
     /// The entry with this number.
     fn entry(&self, session: SessionId, seq: u32) -> Entry {
-        match self.sessions.find(session) {
-            Some(slot) if slot.queue != NO_QUEUE => self.queues[slot.queue].get(seq),
-            _ => Entry::GONE,
-        }
+        let slot = self.sessions.find(session);
+        slot.map_or(Entry::GONE, |slot| self.queues.get(slot, seq, self.units()))
+    }
+
+    /// An entry that is not gone leads elsewhere, and counts as much as before.
+    fn replace(&mut self, session: SessionId, seq: u32, entry: Entry) {
+        let slot = self.sessions.slot(session.idx);
+        self.queues.replace(slot, seq, entry, 0, 0);
+    }
+
+    /// The end of the log in units of 8 bytes: what an entry of a queue leads to stands before it.
+    #[inline]
+    fn units(&self) -> u64 {
+        self.log.end().0 / 8
     }
 
     /// Walks everything.
@@ -440,15 +443,14 @@ impl Store {
             assert!(!slot.state.is_none(), "{idx:?}: a queue without a session");
             sessions += 1;
             live += slot.state.bytes();
-            if slot.queue == NO_QUEUE {
+            let Some(queue) = self.queues.view(slot) else {
                 continue;
-            }
-            let queue = &self.queues[slot.queue];
-            queue.check_invariants();
+            };
+            self.queues.check_invariants(idx, slot);
             queues += 1;
             messages += queue.len();
             let mut bytes = 0;
-            for (_, entry) in queue.iter() {
+            for (_, entry) in self.queues.entries(slot, self.units()) {
                 let weight = read::weigh(&self.log, &self.bodies, entry);
                 (live, bytes) = (live + weight.live, bytes + weight.queue);
                 if let Some(body) = weight.body {

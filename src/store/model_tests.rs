@@ -216,7 +216,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.dice.roll(23) {
+        match self.dice.roll(25) {
             0 => self.create(),
             1..=3 => self.note(),
             4 => self.remove(),
@@ -258,6 +258,20 @@ impl World {
                     out.extend(encode(&peer.words));
                 });
                 self.moved += u32::from(self.store.end() != before);
+            }
+            22 => {
+                // Its owner begins to send; and may not have sent anything when it stops.
+                if let Some(session) = self.any()
+                    && let Some(queue) = self.store.queue_mut(session.idx)
+                    && self.dice.one_in(3)
+                {
+                    queue.sent = Queue::after(queue.head());
+                }
+            }
+            23 => {
+                if let Some(session) = self.any() {
+                    self.store.rest(session.idx);
+                }
             }
             _ => {
                 _ = self.store.commit();

@@ -1,7 +1,8 @@
-//! The queue of one session: 6 bytes an entry, oldest first.
+//! The queue of one session, open: 6 bytes an entry, oldest first, and how far its owner is with it. And what a queue looks like, open or not.
 
 use super::entry::{Entry, Held};
-use super::ring::Ring;
+use super::resting::Words;
+use super::ring::{Ring, low_bits};
 use crate::limits::QUEUE_SPAN;
 
 /// What became of an entry.
@@ -13,6 +14,16 @@ pub enum State {
     Received,
     /// Done, or never there.
     Gone,
+}
+
+impl State {
+    fn of(entry: Entry) -> Self {
+        match entry.held() {
+            Held::Gone => Self::Gone,
+            Held::Received(_) => Self::Received,
+            _ => Self::Waiting,
+        }
+    }
 }
 
 /// See the module. Numbers wrap: compare them by their distance from the head.
@@ -49,6 +60,39 @@ impl Queue {
         }
     }
 
+    /// One that rested: its entries from the head on, none of them gone.
+    pub(super) fn waking(head: u32, entries: impl Iterator<Item = Entry>, bytes: u64) -> Self {
+        let mut queue = Self::new(head);
+        for entry in entries {
+            queue.push(entry, 0);
+        }
+        queue.bytes = bytes;
+        queue
+    }
+
+    /// Whether it is as a new one, but for its entries: none is gone, none was sent, and their numbers don't begin anew.
+    pub(super) fn is_plain(&self) -> bool {
+        self.len() == self.entries.len()
+            && self.sent == self.head
+            && self.sent_before == self.head
+            && self.head <= u32::MAX - self.len
+    }
+
+    /// All of it, to look at.
+    pub fn view(&self) -> View<'_> {
+        View {
+            sent: self.sent,
+            sent_before: self.sent_before,
+            ready: self.ready,
+            flying: self.flying,
+            head: self.head,
+            tail: self.tail(),
+            len: self.len(),
+            bytes: self.bytes,
+            entries: Entries::Open(self),
+        }
+    }
+
     /// The oldest entry that is not done.
     pub fn head(&self) -> u32 {
         self.head
@@ -77,11 +121,7 @@ impl Queue {
 
     /// What became of an entry.
     pub fn state(&self, seq: u32) -> State {
-        match self.get(seq).held() {
-            Held::Gone => State::Gone,
-            Held::Received(_) => State::Received,
-            _ => State::Waiting,
-        }
+        State::of(self.get(seq))
     }
 
     /// The number after this one: `u32::MAX` is left out.
@@ -253,6 +293,86 @@ impl Queue {
                 self.head,
                 self.end()
             );
+        }
+    }
+}
+
+/// A queue as it is at a moment. Of one that rests, all that the owner has said is at the head.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// As in [`Queue`], and the next three.
+    pub sent: u32,
+    /// See there.
+    pub sent_before: u32,
+    /// See there.
+    pub ready: u32,
+    /// See there.
+    pub flying: u32,
+    head: u32,
+    tail: u32,
+    len: usize,
+    bytes: u64,
+    entries: Entries<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entries<'a> {
+    Open(&'a Queue),
+    Resting(Words<'a>),
+}
+
+impl<'a> View<'a> {
+    /// Of one that rests.
+    #[inline]
+    pub(super) fn resting(words: Words<'a>) -> Self {
+        let (head, len) = (words.head(), words.len());
+        let end = head + len as u32;
+        Self {
+            sent: head,
+            sent_before: head,
+            ready: head,
+            flying: 0,
+            head,
+            tail: if end == u32::MAX { 0 } else { end },
+            len,
+            bytes: words.bytes(),
+            entries: Entries::Resting(words),
+        }
+    }
+
+    /// The oldest entry that is not done.
+    pub fn head(&self) -> u32 {
+        self.head
+    }
+
+    /// The number that the next entry gets.
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Entries that are not done.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: a queue without entries is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// As [`Queue::bytes`].
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What became of an entry.
+    pub fn state(&self, seq: u32) -> State {
+        match self.entries {
+            Entries::Open(queue) => queue.state(seq),
+            Entries::Resting(words) => {
+                let packed = words.packed(seq);
+                packed.map_or(State::Gone, |packed| State::of(low_bits(packed)))
+            }
         }
     }
 }

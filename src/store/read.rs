@@ -75,7 +75,8 @@ fn message<'a>(record: &Record<'a>) -> Option<Item<'a>> {
 impl Store {
     /// An entry that waits. None: it does not, or what was recorded can't be read any more; then the owner calls it done.
     pub fn item(&self, idx: SessionIdx, seq: u32) -> Option<Item<'_>> {
-        let entry = self.queue(idx)?.get(seq);
+        let slot = self.sessions.slot(idx);
+        let entry = self.queues.get(slot, seq, self.units());
         match entry.held() {
             Held::Gone | Held::Received(_) => None,
             Held::Message(place) => message(&self.log.read(place.position())?),

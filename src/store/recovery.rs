@@ -13,6 +13,7 @@ use super::entry::{Entry, Held, Place};
 use super::fan::{self, ENTRY_BYTES};
 use super::format::{Kind, Position};
 use super::log::{Log, Opened, Record};
+use super::queues::Queues;
 use super::sessions::{NO_QUEUE, Sessions, Slot};
 use super::values::Values;
 use super::{Queue, Store, read};
@@ -50,6 +51,7 @@ impl Recovered {
         let mut scan = Scan {
             log: &store.log,
             sessions: &mut store.sessions,
+            open: Pool::default(),
             queues: &mut store.queues,
             bodies: &mut store.bodies,
             values: &mut store.values,
@@ -88,12 +90,9 @@ impl Store {
         for (_, slot) in self.sessions.iter() {
             self.session_count += 1;
             self.live += slot.state.bytes();
-            if slot.queue == NO_QUEUE {
-                continue;
-            }
-            let queue = &self.queues[slot.queue];
-            self.message_count += queue.len();
-            for (_, entry) in queue.iter() {
+            let end = self.log.end().0 / 8;
+            for (_, entry) in self.queues.entries(slot, end) {
+                self.message_count += 1;
                 self.live += match entry.held() {
                     Held::Fan(..) => ENTRY_BYTES as u64,
                     Held::Message(place) | Held::Reference(place) | Held::Received(place) => {
@@ -112,7 +111,9 @@ impl Store {
 struct Scan<'a> {
     log: &'a Log,
     sessions: &'a mut Sessions,
-    queues: &'a mut Pool<Queue>,
+    /// Until all is read, in a place of their own: most of them rest then.
+    open: Pool<Queue>,
+    queues: &'a mut Queues,
     bodies: &'a mut Bodies,
     values: &'a mut Values,
     notes: &'a mut Notes,
@@ -201,11 +202,11 @@ impl Scan<'_> {
             if is_newer(serial, slot.serial) {
                 // The older one is over: all of its records stand before this one.
                 if queue != NO_QUEUE {
-                    self.queues.remove(queue);
+                    self.open.remove(queue);
                 }
             } else if slot.state.is_none() {
                 // The newer one's state is lost, so this one was not over; or it was moved and is yet to come.
-                let queue = self.queues.remove(queue);
+                let queue = self.open.remove(queue);
                 self.strangers.insert((idx, slot.serial), queue);
             } else {
                 self.orphans += 1;
@@ -236,7 +237,7 @@ impl Scan<'_> {
         let slot = self.sessions.slot_mut(SessionIdx(idx));
         if slot.serial == serial && !is_vacant(*slot) {
             if slot.queue != NO_QUEUE {
-                self.queues.remove(slot.queue);
+                self.open.remove(slot.queue);
             }
             *slot = Slot::EMPTY;
         }
@@ -257,12 +258,12 @@ impl Scan<'_> {
         let queue = if slot.serial != serial {
             self.strangers.entry((idx, serial)).or_default()
         } else if slot.queue != NO_QUEUE {
-            &mut self.queues[slot.queue]
+            &mut self.open[slot.queue]
         } else if entry.is_gone() {
             return;
         } else {
-            slot.queue = self.queues.insert(Queue::default());
-            &mut self.queues[slot.queue]
+            slot.queue = self.open.insert(Queue::default());
+            &mut self.open[slot.queue]
         };
         if !queue.set(seq, entry) {
             self.orphans += 1;
@@ -274,7 +275,7 @@ impl Scan<'_> {
         let slot = self.sessions.slot_mut(SessionIdx(idx));
         slot.serial = serial;
         if let Some(queue) = self.strangers.remove(&(idx, serial)) {
-            slot.queue = self.queues.insert(queue);
+            slot.queue = self.open.insert(queue);
         }
     }
 
@@ -283,16 +284,21 @@ impl Scan<'_> {
         for queue in self.strangers.values() {
             self.orphans += queue.iter().count() as u64;
         }
-        let (queues, bodies, log) = (&mut *self.queues, &mut *self.bodies, self.log);
-        let orphans = &mut self.orphans;
-        self.sessions.for_each_mut(|slot| {
+        let Self {
+            open,
+            queues,
+            bodies,
+            log,
+            orphans,
+            ..
+        } = self;
+        self.sessions.for_each_mut(|idx, slot| {
             if slot.queue == NO_QUEUE {
                 return;
             }
-            let queue = &mut queues[slot.queue];
+            let mut queue = open.remove(std::mem::replace(&mut slot.queue, NO_QUEUE));
             if slot.state.is_none() {
                 *orphans += queue.iter().count() as u64;
-                queues.remove(slot.queue);
                 *slot = Slot::EMPTY;
                 return;
             }
@@ -308,9 +314,8 @@ impl Scan<'_> {
                 }
                 Some(weight.queue)
             });
-            if queue.is_empty() {
-                queues.remove(slot.queue);
-                slot.queue = NO_QUEUE;
+            if !queue.is_empty() {
+                slot.queue = queues.insert(idx, queue);
             }
         });
         self.bodies.drop_unheld();

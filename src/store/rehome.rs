@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use super::entry::Held;
-use super::sessions::NO_QUEUE;
 use super::{Owed, Refused, Shared, Store};
 use crate::ids::{SessionId, SessionIdx};
 
@@ -26,10 +25,8 @@ impl Moved {
         to: &mut Store,
         session: SessionId,
     ) -> Result<(), Refused> {
-        let Some(queue) = from.queue(idx) else {
-            return Ok(());
-        };
-        for (seq, entry) in queue.iter() {
+        let slot = from.sessions.slot(idx);
+        for (seq, entry) in from.queues.entries(slot, from.units()) {
             match entry.held() {
                 Held::Gone => {}
                 Held::Received(_) => to.append_received(session, seq)?,
@@ -90,7 +87,10 @@ impl Moved {
 impl Store {
     /// The next entry of a queue that has one gets this number; those before it never were.
     fn skip_to(&mut self, session: SessionId, seq: u32) {
-        if let Some(queue) = self.queue_at(session) {
+        let next = self.queue(session.idx).map(|queue| queue.tail());
+        if next.is_some_and(|next| next != seq)
+            && let Some(queue) = self.queue_mut(session.idx)
+        {
             queue.skip_to(seq);
         }
     }
@@ -98,14 +98,7 @@ impl Store {
     /// An entry that is received from the start.
     fn append_received(&mut self, session: SessionId, seq: u32) -> Result<(), Refused> {
         self.skip_to(session, seq);
-        self.push_received(session, seq);
+        self.push(session, seq, super::Entry::received(super::Place::NONE), 0);
         self.record_or_owe(Owed::Received(session, seq))
-    }
-
-    fn push_received(&mut self, session: SessionId, seq: u32) {
-        let slot = self.sessions.find(session);
-        let queue = slot.map_or(NO_QUEUE, |slot| slot.queue);
-        let received = super::Entry::received(super::Place::NONE);
-        self.push(session, queue, seq, received, 0);
     }
 }

@@ -7,8 +7,10 @@ use super::entry::Entry;
 use crate::limits::LOG_SPAN;
 
 /// An entry without the upper bits of its position.
-type Packed = [u16; 3];
+pub(super) type Packed = [u16; PACKED_WORDS];
 
+/// Words of 16 bits that an entry takes.
+pub(super) const PACKED_WORDS: usize = 3;
 /// Bytes of memory an entry takes.
 pub(super) const PACKED_BYTES: usize = size_of::<Packed>();
 
@@ -36,6 +38,35 @@ fn piece(bytes: usize) -> usize {
     }
     let step = 1 << ((bytes - 1).ilog2() - 2);
     bytes.next_multiple_of(step)
+}
+
+/// An entry without the upper bits of its position.
+#[inline]
+pub(super) fn pack(entry: Entry) -> Packed {
+    let bits = entry.bits();
+    [bits as u16, (bits >> 16) as u16, (bits >> 32) as u16]
+}
+
+/// The entry, whose record stands at `furthest`, in units of 8 bytes, or less than a span before it.
+#[inline]
+pub(super) fn unpack(packed: Packed, furthest: u64) -> Entry {
+    let short = low_bits(packed);
+    let Some(position) = short.position() else {
+        return short;
+    };
+    let within = (furthest & !(SPAN - 1)) + position;
+    short.at(if within > furthest {
+        within - SPAN
+    } else {
+        within
+    })
+}
+
+/// What is kept of an entry: enough to tell its kind.
+#[inline]
+pub(super) fn low_bits(packed: Packed) -> Entry {
+    let [low, middle, high] = packed.map(u64::from);
+    Entry::from_bits(low | middle << 16 | high << 32)
 }
 
 impl Ring {
@@ -138,24 +169,12 @@ impl Ring {
             self.furthest = self.furthest.max(position);
             debug_assert!(self.furthest - position < SPAN, "a log is not that long");
         }
-        let bits = entry.bits();
-        [bits as u16, (bits >> 16) as u16, (bits >> 32) as u16]
+        pack(entry)
     }
 
     #[inline]
     fn unpack(&self, packed: Packed) -> Entry {
-        let [low, middle, high] = packed.map(u64::from);
-        let short = Entry::from_bits(low | middle << 16 | high << 32);
-        let Some(position) = short.position() else {
-            return short;
-        };
-        let within = (self.furthest & !(SPAN - 1)) + position;
-        // It stands at the furthest or before it.
-        short.at(if within > self.furthest {
-            within - SPAN
-        } else {
-            within
-        })
+        unpack(packed, self.furthest)
     }
 
     /// Bytes of memory beside its own.

@@ -80,9 +80,12 @@ impl Sessions {
     }
 
     /// Every slot, to change it.
-    pub(super) fn for_each_mut(&mut self, change: impl FnMut(&mut Slot)) {
-        let pages = self.pages.iter_mut().flatten();
-        pages.flat_map(|page| page.iter_mut()).for_each(change);
+    pub(super) fn for_each_mut(&mut self, mut change: impl FnMut(SessionIdx, &mut Slot)) {
+        for (number, page) in self.pages.iter_mut().enumerate() {
+            for (at, slot) in page.iter_mut().flat_map(|page| page.iter_mut().enumerate()) {
+                change(SessionIdx((number * SESSIONS_PAGE + at) as u32), slot);
+            }
+        }
     }
 
     /// Bytes taken from the allocator.

@@ -328,7 +328,8 @@ fn retained_messages_outlive_a_kill(reactors: usize) {
         let mut publisher = server.client(5, "publisher");
         for n in 0..20 {
             let payload = format!("{round} {n}");
-            let qos = (n % 3) as u8;
+            // Of QoS 0 nothing is promised: it may be on its way to another reactor yet.
+            let qos = (1 + n % 2) as u8;
             publisher.retain(&format!("kept/{n}"), payload.as_bytes(), qos);
         }
         publisher.retain("kept/3", b"", 1);
