@@ -450,8 +450,8 @@ pub const MANIFEST_BYTES: u64 = 64 << 10;
 /// Bytes between the oldest and the newest record of a log: 1 TiB, so that an entry of a queue has 6 bytes. A log that long is full.
 pub const LOG_SPAN: u64 = 1 << 40;
 
-/// Words of 16 bits in a page of queues that rest: 4 KiB, as a reactor may have a page begun for each of 25 lengths. An eighth of one is lost at most.
-pub const QUEUE_PAGE_WORDS: usize = 2048;
+/// Words of 16 bits in a page of queues that rest: 8 KiB, as a reactor may have a page begun for each of 29 lengths. A tenth of one is lost at most.
+pub const QUEUE_PAGE_WORDS: usize = 4096;
 
 /// Numbers between the oldest and the newest entry of a queue: 4 Mi entries are 24 MB of memory. Limits of the configuration are far below; this one
 /// keeps a damaged log from asking for gigabytes.

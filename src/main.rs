@@ -17,7 +17,7 @@ use cli::{Asked, Command, Given};
 use exit::Failure;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stillwire::sys::memory::Allocator = stillwire::sys::memory::Allocator;
 
 fn main() -> ExitCode {
     exit::report(run())

@@ -15,7 +15,7 @@ use loadgen::watch::Watch;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stillwire::sys::memory::Allocator = stillwire::sys::memory::Allocator;
 
 /// Something didn't come as expected.
 const NOT_AS_EXPECTED: u8 = 1;

@@ -16,8 +16,9 @@ use crate::limits::{QUEUE_PAGE_WORDS, SESSION_BITS};
 /// Words of 16 bits before the entries.
 const HEAD_WORDS: usize = 6;
 /// How many entries a queue of each row has room for: a queue of seven or more is within 8 bytes an entry.
-const ROOMS: [usize; 25] = [
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96,
+const ROOMS: [usize; 29] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 72, 80, 88, 96, 112,
+    128, 144, 160,
 ];
 /// The longest queue that can rest.
 const LONGEST: usize = ROOMS[ROOMS.len() - 1];
@@ -416,7 +417,7 @@ mod tests {
     use super::*;
 
     const END: u64 = 1 << 38;
-    const OWNERS: usize = 60;
+    const OWNERS: usize = 36;
 
     /// Queues as anybody would write them, by owner, and the numbers that they have.
     #[derive(Default)]

@@ -21,7 +21,7 @@ use stillwire::config::resolved::{self, Method};
 
 // As the server has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stillwire::sys::memory::Allocator = stillwire::sys::memory::Allocator;
 
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 const SECRET: [u8; 32] = [7; 32];

@@ -30,7 +30,7 @@ use table::{Kept, Row};
 
 // As the server has it: allocation is a part of what is counted.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stillwire::sys::memory::Allocator = stillwire::sys::memory::Allocator;
 
 /// What callgrind knows [`counted`]'s function by.
 const COUNTED: &str = "hot::counted::counted";

@@ -16,7 +16,7 @@ use stillwire::store::{Recovered, Refused, Store};
 
 // As the server has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stillwire::sys::memory::Allocator = stillwire::sys::memory::Allocator;
 
 const KEY: u64 = 0x1234_5678_9abc_def1;
 const STATE: [u8; 150] = [7; 150];

@@ -32,7 +32,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stillwire::sys::memory::Allocator = stillwire::sys::memory::Allocator;
 
 /// Messages were lost, or phones didn't get ready: the figures don't count. Or a store is damaged.
 const NOT_VALID: u8 = 1;
