@@ -160,6 +160,12 @@ impl Line {
         }
     }
 
+    /// Whether somebody appends to it who is refused, because no segment can be prepared.
+    fn is_full(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
+            && matches!(*lock(&self.trouble), Some(Trouble::Full(..)))
+    }
+
     fn healed(&self, is: impl FnOnce(&Trouble) -> bool) {
         lock(&self.trouble).take_if(|trouble| is(trouble));
     }
@@ -404,17 +410,20 @@ impl Inner {
     fn prepare(&self) {
         while !self.stop.load(Ordering::Acquire) {
             let mut full = false;
-            for line in self.lines() {
+            let lines = self.lines();
+            // What room there is goes round first: a log that fills fast would take all of it ahead of time, and one that has nothing goes on refusing.
+            let is_scarce = lines.iter().any(|line| line.is_full());
+            for line in lines {
                 if line.ended.load(Ordering::Acquire) {
                     self.clear(&line);
                     continue;
                 }
                 line.close_some();
-                full |= !self.prepare_for(&line);
+                full |= !self.prepare_for(&line, is_scarce);
             }
             if full {
                 std::thread::park_timeout(limits::DISK_RETRY);
-            } else {
+            } else if !is_scarce {
                 std::thread::park();
             }
         }
@@ -434,21 +443,26 @@ impl Inner {
         }
     }
 
-    /// Prepares what is missing; false: it could not.
-    fn prepare_for(&self, line: &Line) -> bool {
+    /// Prepares what is missing, and where room is scarce no more than a log needs to take messages; false: it could not.
+    fn prepare_for(&self, line: &Line, is_scarce: bool) -> bool {
         let boost = lock(&line.pace).boost(line.begun.load(Ordering::Relaxed));
+        let (boost, most) = if is_scarce {
+            (1, ENOUGH)
+        } else {
+            (boost, limits::SPARES)
+        };
         // A disk that is nearly full may have room for smaller ones.
         let mut is_short = false;
         loop {
             let asked = line.demand.load(Ordering::Relaxed);
             let ready = line.ready.load(Ordering::Relaxed);
             let is_met = |spare: &Spare| spare.segment.len() >= line.standing;
-            let demand = if ready >= limits::SPARES && !lock(&line.spares).iter().any(is_met) {
+            let demand = if ready >= most && !lock(&line.spares).iter().any(is_met) {
                 asked.max(line.standing)
             } else {
                 asked
             };
-            if line.failed.load(Ordering::Relaxed) || (ready >= limits::SPARES && demand == 0) {
+            if line.failed.load(Ordering::Relaxed) || (ready >= most && demand == 0) {
                 return true;
             }
             let size = line.size.load(Ordering::Relaxed);
